@@ -1,0 +1,72 @@
+"""What all commands share: the options every one of them takes, exit codes, and one way to end with an error."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+
+from stream import config as settings
+from stream.config import Config
+from stream.errors import BadFrame, Misuse, SpanwatchError
+
+DONE, FAILED, MISUSED, SOME_DEAD = 0, 1, 2, 3
+"""Exit codes: done; failed; used wrongly; done, but some frames are dead."""
+
+out = Console(highlight=False)
+"""For what a person asked for."""
+err = Console(stderr=True, highlight=False)
+"""For progress and trouble, so that `--json` output can be piped."""
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; see configs/edge.toml.", metavar="FILE")
+]
+TransportOption = Annotated[
+    str | None, typer.Option("--transport", help="local:DIR; wins over the configuration.", metavar="URL")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For a program: JSON, one object a line.")]
+
+T = TypeVar("T")
+
+
+def load_config(path: Path | None, transport: str | None = None) -> Config:
+    """The settings of this call: file, variables, then the options given on the command line."""
+    config = settings.load(path, os.environ)
+    return msgspec.structs.replace(config, transport=transport) if transport else config
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine; a `SpanwatchError` ends the process with its message and its exit code, never a traceback."""
+    try:
+        return asyncio.run(main)
+    except* Misuse as group:
+        _end(group, MISUSED)
+    except* SpanwatchError as group:
+        _end(group, FAILED)
+    raise AssertionError("unreachable")
+
+
+def _end(group: BaseExceptionGroup[SpanwatchError], code: int) -> None:
+    for error in _leaves(group):
+        kind = f" ({error.reason})" if isinstance(error, BadFrame) else ""
+        err.print(f"[red]spanwatch:[/red] {error}{kind}", markup=True, soft_wrap=True)
+    sys.exit(code)
+
+
+def _leaves(group: BaseExceptionGroup[SpanwatchError]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+def print_json(noun: Any) -> None:
+    """One JSON object on one line of standard output."""
+    sys.stdout.write(msgspec.json.encode(noun).decode() + "\n")

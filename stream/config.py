@@ -1,0 +1,187 @@
+"""The settings of one site: a TOML file and `SPANWATCH_…` variables, read strictly; keys carry their units.
+
+Two sources only. A variable is named by one mechanical rule: `SPANWATCH_` and the path in capitals, joined by two
+underscores, so `SPANWATCH_WORKER__BATCH_TILES=32` is `batch_tiles = 32` under `[worker]`. Variables win over the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stream.errors import Misuse
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every settings section."""
+
+
+class LocalSection(Section, frozen=True, kw_only=True):
+    """The embedded log (`transport = "local:DIR"`)."""
+
+    partitions: int = 4
+    """Of every topic; fixed when the log is made. More workers than partitions have nothing to do."""
+    min_free_bytes: int = 1 * GIB
+    """Uploads are refused before the disk has less left than this."""
+
+
+class EngineSection(Section, frozen=True, kw_only=True):
+    """Which release runs, and how."""
+
+    release: str = "champion"
+    """An alias or a release id."""
+    store: str | None = None
+    """Folder of releases; None: the ones that ship with spanwatch."""
+    precision: str = "auto"
+    """`auto` takes bf16 where the processor has it and the golden tiles agree, else f32."""
+    threads: int = 0
+    """Cores for inference; 0: all."""
+
+
+class WorkerSection(Section, frozen=True, kw_only=True):
+    """From photo to result."""
+
+    group: str = "worker"
+    max_inflight_bytes: int = 512 * MIB
+    """Decoded pixels and encoded bytes held at once. One frame is always admitted when nothing is open."""
+    decode_threads: int = 1
+    batch_tiles: int = 64
+    max_wait_ms: int = 50
+    """The longest a tile waits for its batch to fill."""
+    overlap_px: int = 0
+    max_pixels: int = 200_000_000
+    blob_deadline_s: float = 600.0
+    """How long a missing blob is asked for before its frame is dead."""
+    breaker_run: int = 20
+    """This many dead frames in a row stop the worker."""
+    breaker_window: int = 200
+    """Half of the last so many frames dead stop it as well."""
+
+
+class FindingsSection(Section, frozen=True, kw_only=True):
+    """From result to alert."""
+
+    group: str = "findings"
+
+
+class UploadSection(Section, frozen=True, kw_only=True):
+    """The drone's side."""
+
+    outbox: str | None = None
+    """SQLite file; None: `spanwatch/outbox.sqlite` under $XDG_STATE_HOME or ~/.local/state."""
+    max_bytes_per_s: int = 0
+    """0: as fast as it goes."""
+    settle_s: float = 2.0
+    """`--watch` takes a file when it has not grown for this long."""
+
+
+class MetricsSection(Section, frozen=True, kw_only=True):
+    """`/metrics`, `/healthz` and `/readyz` of each role; loopback unless told otherwise."""
+
+    host: str = "127.0.0.1"
+    worker_port: int = 9464
+    findings_port: int = 9465
+    """0: any free port, written to the log; -1: off."""
+
+
+class RetentionSection(Section, frozen=True, kw_only=True):
+    """What `spanwatch gc` removes; never past any group's commit."""
+
+    frames_hours: float = 7 * 24
+    results_hours: float = 30 * 24
+    decisions_hours: float = 365 * 24
+    dead_frames_hours: float = 90 * 24
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    transport: str = "local:spanwatch-data"
+    topic_prefix: str = ""
+    site: str = "site"
+    """Names this box in `ce_source`."""
+    local: LocalSection = LocalSection()
+    engine: EngineSection = EngineSection()
+    worker: WorkerSection = WorkerSection()
+    findings: FindingsSection = FindingsSection()
+    upload: UploadSection = UploadSection()
+    metrics: MetricsSection = MetricsSection()
+    retention: RetentionSection = RetentionSection()
+
+
+def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Config:
+    """Read settings from a TOML file (None: defaults) and from `SPANWATCH_…` variables.
+
+    Raises:
+        Misuse: unreadable file, unknown key (with the closest known one), wrong type; the message names the path.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise Misuse(f"cannot read the configuration {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise Misuse(f"{path} is not TOML: {error}") from error
+    origin = str(path) if path is not None else "configuration"
+    config = _convert(tree, Config, origin, strict=True)
+    overrides = _from_env(env or {})
+    if overrides:
+        # Variables are text, so numbers are read from it (strict=False); the file was checked strictly above.
+        config = _convert(_merge(tree, overrides), Config, "SPANWATCH_… variables", strict=False)
+    return config
+
+
+def _convert(tree: Mapping[str, Any], kind: type[Config], origin: str, *, strict: bool) -> Config:
+    _refuse_unknown(tree, kind, "", origin)
+    try:
+        return msgspec.convert(tree, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise Misuse(f"{origin}: {re.sub(r' - at `[$].?', ' - at `', str(error))}") from error
+
+
+def _refuse_unknown(tree: Mapping[str, Any], kind: type[Section], prefix: str, origin: str) -> None:
+    """Name the path of an unknown key and the known key closest to it: msgspec names only the key."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in tree.items():
+        where = f"{prefix}{key}"
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known here: {', '.join(sorted(fields))}"
+            raise Misuse(f"{origin}: unknown key {where}{hint}")
+        section = fields[key]
+        if isinstance(section, type) and issubclass(section, Section):
+            if not isinstance(value, Mapping):
+                raise Misuse(f"{origin}: {where} is a section: write [{where}]")
+            _refuse_unknown(value, section, f"{where}.", origin)
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in env.items():
+        if not name.startswith("SPANWATCH_"):
+            continue
+        *sections, key = name.removeprefix("SPANWATCH_").lower().split("__")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = value
+    return tree
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merge(below, value) if nested and isinstance(below, Mapping) else value
+    return merged
