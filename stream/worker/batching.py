@@ -44,19 +44,18 @@ class Batcher(Generic[T]):
         """Queue tiles that arrived at `now` (seconds on any clock that does not run backwards)."""
         self._waiting.extend((now, tile) for tile in tiles)
 
+    def full(self, now: float) -> TileBatch[T] | None:
+        """Take the next batch if one is due by count; call until None."""
+        return self._take("count", now) if len(self._waiting) >= self.max_tiles else None
+
     def due(self, now: float) -> TileBatch[T] | None:
-        """Take the next batch if one is due; call until None."""
-        if len(self._waiting) >= self.max_tiles:
-            return self._take("count", now)
-        if self._waiting and now - self._waiting[0][0] >= self.max_wait_s:
-            return self._take("age", now)
-        return None
+        """Take the next batch if one is due by count or by age; call until None."""
+        old = bool(self._waiting) and now - self._waiting[0][0] >= self.max_wait_s
+        return self.full(now) or (self._take("age", now) if old else None)
 
     def flush(self, now: float) -> TileBatch[T] | None:
         """Take the next batch whether due or not; call until None to empty it."""
-        if len(self._waiting) >= self.max_tiles:
-            return self._take("count", now)
-        return self._take("flush", now) if self._waiting else None
+        return self.full(now) or (self._take("flush", now) if self._waiting else None)
 
     def until_next(self, now: float) -> float | None:
         """Seconds until `due` could answer if nothing is added; None: never. The driver may sleep that long."""

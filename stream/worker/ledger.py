@@ -55,6 +55,10 @@ class Ledger:
             moved = True
         return moved
 
+    def holds(self, entry: Entry) -> bool:
+        """Whether the entry's partition is still ours."""
+        return not entry.dropped
+
     def head(self, tp: TopicPartition) -> int | None:
         """The offset to commit: every frame below it is answered. None: nothing to commit yet."""
         return self._heads.get(tp)

@@ -1,4 +1,4 @@
-"""Tiling cuts a frame into equal whole tiles; the last row and column snap back to the border instead of running past it."""
+"""Tiling cuts a frame into equal whole tiles; the last row and column snap back to the border."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def pad(image: NDArray[np.uint8], tile_px: int) -> NDArray[np.uint8]:
 
 
 def boundaries(starts: NDArray[Any], tile_px: int, length: int) -> NDArray[np.int64]:
-    """Cell borders along one side, [n + 1] from 0 to `length`: overlaps are split in half, so that cells do not overlap."""
+    """Cell borders along one side, [n + 1] from 0 to `length`; overlaps are split in half, so that no cells overlap."""
     middles = (starts[1:] + starts[:-1] + tile_px) // 2
     return np.concatenate(([0], middles, [length])).astype(np.int64)

@@ -1,0 +1,108 @@
+"""The worker role: opens the release, its engine, the journal and the pages, and runs one Worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from models.engines.autopilot import open_engine
+from models.engines.protocol import Engine, EngineError
+from models.release import Release, ReleaseError, ReleaseStore, default_store
+from models.runner import Runner
+from stream.config import Config, EngineSection
+from stream.errors import BreakerTripped, Broken, Misuse, Unavailable
+from stream.metrics import Metrics, serve
+from stream.transport.protocol import Transport
+from stream.worker.attempts import AttemptJournal
+from stream.worker.commit import Step
+from stream.worker.judge import ClassRule, Judge
+from stream.worker.regions import Threshold
+from stream.worker.worker import Equipment, Worker
+
+log = logging.getLogger(__name__)
+
+
+def open_release(section: EngineSection) -> tuple[ReleaseStore, Release]:
+    """Find the release that the settings name.
+
+    Raises:
+        Misuse: no such alias or release; the message lists what there is.
+    """
+    store = ReleaseStore(Path(section.store)) if section.store else default_store()
+    try:
+        return store, store.resolve(section.release)
+    except ReleaseError as error:
+        raise Misuse(str(error)) from error
+
+
+def judge_of(release: Release, precision: str) -> Judge:
+    """The release's thresholds, in the order of its classes."""
+    rules = tuple(
+        ClassRule(Threshold(c.name, c.high, c.low), trained=c.trained, coarsest_mm_per_px=c.coarsest_mm_per_px)
+        for c in release.classes
+    )
+    return Judge(release.id, precision, rules)
+
+
+def start_engine(section: EngineSection) -> tuple[Engine, Judge]:
+    """Load the release into the engine that suits this processor. Takes a second or two."""
+    store, release = open_release(section)
+    try:
+        engine = open_engine(store, release, precision=section.precision, threads=section.threads or None)
+    except EngineError as error:
+        raise Broken(f"release {release.id}: {error}") from error
+    return engine, judge_of(release, engine.precision)
+
+
+async def run_worker(
+    transport: Transport,
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    state: Path,
+    engine: tuple[Engine, Judge] | None = None,
+    step: Step = lambda _: None,
+) -> None:
+    """Be a worker until `stop` is set; then finish and commit what is in flight.
+
+    Args:
+        state: folder of the attempt journal, shared by the workers of this box.
+        engine: None: the one the settings name.
+        step: for crash tests.
+    """
+    loaded = engine or await asyncio.to_thread(start_engine, config.engine)
+    metrics = Metrics(CollectorRegistry())
+    metrics.release_info.labels(loaded[0].release, type(loaded[0]).__name__, loaded[0].precision).set(1)
+    source = f"{config.site}/worker/{socket.gethostname()}-{os.getpid()}"
+    async with _equipment(transport, loaded, metrics, state, source) as kit:
+        worker = Worker(kit, config.worker, step)
+        async with serve(metrics, config.metrics.host, config.metrics.worker_port, lambda: worker.consuming):
+            await worker.run(stop)
+
+
+@asynccontextmanager
+async def _equipment(
+    transport: Transport, engine: tuple[Engine, Judge], metrics: Metrics, state: Path, source: str
+) -> AsyncIterator[Equipment]:
+    runner = Runner(engine[0])
+    journal = AttemptJournal(state)
+    blame = True  # an error nobody foresaw casts suspicion on the open frames
+    try:
+        yield Equipment(transport, runner, engine[1], journal, metrics, source)
+        blame = False
+    except* (Unavailable, BreakerTripped):
+        blame = False  # the frames that were open had no part in this
+        raise
+    except* asyncio.CancelledError:
+        blame = False
+        raise
+    finally:
+        journal.close(blame=blame)
+        await asyncio.to_thread(runner.close)
