@@ -107,6 +107,8 @@ class Config(Section, frozen=True, kw_only=True):
 
     transport: str = "local:spanwatch-data"
     topic_prefix: str = ""
+    state: str | None = None
+    """Folder of what a box keeps for itself (the attempt journal); None: beside the embedded log."""
     site: str = "site"
     """Names this box in `ce_source`."""
     local: LocalSection = LocalSection()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -70,3 +72,61 @@ def _leaves(group: BaseExceptionGroup[SpanwatchError]) -> list[BaseException]:
 def print_json(noun: Any) -> None:
     """One JSON object on one line of standard output."""
     sys.stdout.write(msgspec.json.encode(noun).decode() + "\n")
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set: the first one asks for a clean stop, a second SIGINT ends at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, ask)
+    return stop
+
+
+def log_to_stderr(form: str) -> None:
+    """Configure logging; only roles do, and only here.
+
+    Raises:
+        Misuse: neither `text` nor `json`.
+    """
+    if form not in {"text", "json"}:
+        raise Misuse(f"--log-format is text or json, not {form!r}")
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(TEXT_LINE))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+TEXT_LINE = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for a log collector."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+LogFormatOption = Annotated[str, typer.Option("--log-format", help="text or json.", metavar="FORMAT")]
+
+
+def state_folder(config: Config) -> Path:
+    """Where a role of this box keeps what is its own: beside the embedded log."""
+    scheme, _, rest = config.transport.partition(":")
+    if config.state is not None:
+        return Path(config.state)
+    if scheme == "local":
+        return Path(rest) / "state"
+    raise Misuse('this transport needs a folder for the worker\'s own state: state = "DIR" in the configuration')

@@ -1,4 +1,4 @@
-"""The worker role: opens the release, its engine, the journal and the pages, and runs one Worker until it is told to stop."""
+"""The worker role: opens release, engine, journal and pages, and runs one Worker until it is told to stop."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
 from models.engines.autopilot import open_engine
 from models.engines.protocol import Engine, EngineError
-from models.release import Release, ReleaseError, ReleaseStore, default_store
+from models.release import Release
 from models.runner import Runner
 from stream.config import Config, EngineSection
 from stream.errors import BreakerTripped, Broken, Misuse, Unavailable
 from stream.metrics import Metrics, serve
+from stream.releases import open_release
 from stream.transport.protocol import Transport
 from stream.worker.attempts import AttemptJournal
 from stream.worker.commit import Step
@@ -29,33 +31,37 @@ from stream.worker.worker import Equipment, Worker
 log = logging.getLogger(__name__)
 
 
-def open_release(section: EngineSection) -> tuple[ReleaseStore, Release]:
-    """Find the release that the settings name.
-
-    Raises:
-        Misuse: no such alias or release; the message lists what there is.
-    """
-    store = ReleaseStore(Path(section.store)) if section.store else default_store()
-    try:
-        return store, store.resolve(section.release)
-    except ReleaseError as error:
-        raise Misuse(str(error)) from error
-
-
 def judge_of(release: Release, precision: str) -> Judge:
     """The release's thresholds, in the order of its classes."""
     rules = tuple(
-        ClassRule(Threshold(c.name, c.high, c.low), trained=c.trained, coarsest_mm_per_px=c.coarsest_mm_per_px)
+        ClassRule(
+            # A class without labels has no thresholds, and none of its scores is ever looked at.
+            Threshold(c.name, 1.0 if c.high is None else c.high, 1.0 if c.low is None else c.low),
+            trained=c.trained,
+            coarsest_mm_per_px=c.coarsest_mm_per_px,
+        )
         for c in release.classes
     )
     return Judge(release.id, precision, rules)
 
 
+def precision_of(name: str) -> Literal["auto", "f32", "bf16"]:
+    """The configured precision.
+
+    Raises:
+        Misuse: not one of the three.
+    """
+    match name:
+        case "auto" | "f32" | "bf16":
+            return name
+    raise Misuse(f"engine.precision is auto, f32 or bf16, not {name!r}")
+
+
 def start_engine(section: EngineSection) -> tuple[Engine, Judge]:
     """Load the release into the engine that suits this processor. Takes a second or two."""
-    store, release = open_release(section)
+    release = open_release(section)
     try:
-        engine = open_engine(store, release, precision=section.precision, threads=section.threads or None)
+        engine = open_engine(release, precision_of(section.precision), section.threads or None)
     except EngineError as error:
         raise Broken(f"release {release.id}: {error}") from error
     return engine, judge_of(release, engine.precision)
@@ -77,7 +83,7 @@ async def run_worker(
         engine: None: the one the settings name.
         step: for crash tests.
     """
-    loaded = engine or await asyncio.to_thread(start_engine, config.engine)
+    loaded = engine if engine is not None else await asyncio.to_thread(start_engine, config.engine)
     metrics = Metrics(CollectorRegistry())
     metrics.release_info.labels(loaded[0].release, type(loaded[0]).__name__, loaded[0].precision).set(1)
     source = f"{config.site}/worker/{socket.gethostname()}-{os.getpid()}"

@@ -20,8 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.protocol import EngineError, Scores
-from models.runner import Runner, RunnerTile, Ticket
+from models.engines.protocol import EngineError, Image, Scores
+from models.runner import Runner
 from stream.config import WorkerSection
 from stream.errors import BadFrame, BlobMissing, Broken, Unavailable
 from stream.messages import DeadFrame, Frame, Result, Timings, encode, envelope
@@ -74,7 +74,8 @@ class Work:
     buffer: NDArray[np.uint8] | None = None
     tiling: Tiling | None = None
     sight: Sight | None = None
-    ticket: Ticket | None = None
+    ticket: Future[Image] | None = None
+    """Its admission to the engine; the runner's thread resolves it before the first tile is looked at."""
     ready: float = 0.0
     """When it was decoded."""
     first_batch: float = 0.0
@@ -323,7 +324,7 @@ class Worker:
         for work, row, col in batch.tiles:
             assert work.ticket is not None and work.tiling is not None
             work.first_batch = work.first_batch or now
-            tiles.append(RunnerTile(work.ticket, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
+            tiles.append((work.ticket, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
         metrics = self._kit.metrics
         metrics.batch_tiles.observe(len(tiles))
         metrics.batch_wait_seconds.observe(batch.first_wait_s)

@@ -1,0 +1,69 @@
+# The only commands people type. `make demo` and `make test` work in a fresh clone on a bare machine with Python 3.11+.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,\
+    $(shell command -v $(name) >/dev/null && $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+DATA ?= ../shared/data
+
+.PHONY: help demo test check learn-test bench train lock clean
+
+help:  ## Show these lines
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: $(VENV)/base  ## Find defects in a sample flight and write out/demo/report.html
+	$(BIN)/spanwatch run tests/data/flight --out out/demo --asset sample --drone mixed
+
+test: $(VENV)/test  ## Everything CI runs: lint, types, unit, contract and system tests
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q
+	@echo "left out here: tests/learn (needs torch: make learn-test)"
+
+check: $(VENV)/test lint  ## Format, lint, types and the unit tests
+	$(BIN)/python -m pytest -q tests/unit
+
+lint: $(VENV)/test
+	$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+learn-test: $(VENV)/train  ## The tests that need torch: network, training, export
+	$(BIN)/python -m pytest -q tests/learn
+
+bench: $(VENV)/base  ## Measure the whole line on this machine
+	$(BIN)/spanwatch bench pipeline
+
+train: $(VENV)/train  ## Make the shipped release again from DATA (about an hour on 2 cores)
+	$(BIN)/python -m models.train --data $(DATA) --out out/train
+
+lock:  ## Compile requirements/*.txt from pyproject.toml (needs uv)
+	for part in base test train; do \
+	  uv pip compile --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" \
+	    $$([ $$part = base ] || echo --extra $$part) pyproject.toml -o requirements/$$part.txt || exit 1; done
+
+clean:  ## Remove what make has made
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# One environment beside the code; each stamp says which requirements it holds.
+$(VENV)/base: requirements/base.txt pyproject.toml | $(BIN)/python
+	$(PIP) -r requirements/base.txt
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/test: requirements/test.txt $(VENV)/base
+	$(PIP) -r requirements/test.txt
+	@touch $@
+
+$(VENV)/train: requirements/train.txt $(VENV)/test
+	$(PIP) -r requirements/train.txt
+	@touch $@
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "spanwatch needs Python 3.11 or newer; none is on the PATH"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -qq -y python3-venv; \
+	  else echo "the module venv is missing: install python3-venv, then make again"; exit 1; fi; }
+	$(PYTHON) -m venv $(VENV)

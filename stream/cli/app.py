@@ -1,0 +1,44 @@
+"""The command's table of contents: every command by its name, and the module that wires it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import stream
+from stream.cli import alerts, dead, doctor, findings, gc, release, results, run, upload, worker
+
+app = typer.Typer(
+    name="spanwatch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Drone photos of concrete structures in, located defects out, without losing a frame.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if show:
+        typer.echo(f"spanwatch {stream.__version__}")
+        raise typer.Exit
+
+
+app.command("run")(run.run_photos)
+app.command("worker")(worker.worker)
+app.command("findings")(findings.findings)
+app.command("site")(worker.site)
+app.command("results")(results.results)
+app.command("doctor")(doctor.doctor)
+app.command("gc")(gc.gc)
+app.add_typer(upload.upload_app, name="upload")
+app.add_typer(alerts.alerts_app, name="alerts")
+app.add_typer(dead.dead_app, name="dead")
+app.add_typer(release.release_app, name="release")
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,120 @@
+"""`spanwatch run`: photos in, findings out, on one machine, with no service to start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stream.cli.common import (
+    DONE,
+    SOME_DEAD,
+    ConfigOption,
+    JsonOption,
+    err,
+    load_config,
+    out,
+    print_json,
+    run,
+    stop_on_signals,
+)
+from stream.config import Config
+from stream.errors import Misuse
+from stream.flight import Flown, fly
+from stream.flight import Progress as FlightProgress
+from stream.uploader import Flight
+
+
+def run_photos(
+    photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTO_OR_FOLDER...")],
+    folder: Annotated[Path, typer.Option("--out", help="Where results, overlays and report.html go.", metavar="DIR")],
+    asset: Annotated[str | None, typer.Option(help="The structure; the first folder's name if not given.")] = None,
+    flight: Annotated[str | None, typer.Option(help="The flight; folder and day if not given.")] = None,
+    drone: Annotated[str, typer.Option(help="The drone.")] = "unknown",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find defects in photos on this machine: results.jsonl, dead.jsonl, findings.geojson, overlays and report.html.
+
+    A run that was stopped goes on where it was when the same command is given again.
+
+    Example: spanwatch run photos/ --out out/monday --asset bridge-3
+    """
+    first = photos[0].resolve()
+    named = asset or (first if first.is_dir() else first.parent).name or "photos"
+    flying = Flight(asset=named, flight=flight, drone=drone)
+    missing = [str(path) for path in photos if not path.exists()]
+    if missing:
+        err.print(f"[red]spanwatch:[/red] no such file or folder: {', '.join(missing)}")
+        raise typer.Exit(2)
+    flown = run(_fly(photos, folder, flying, load_config(config), as_json))
+    raise typer.Exit(SOME_DEAD if flown.dead or flown.refused else DONE)
+
+
+async def _fly(photos: list[Path], folder: Path, flight: Flight, settings: Config, as_json: bool) -> Flown:
+    stop = stop_on_signals()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
+        task = bar.add_task("loading the model", total=None)
+
+        def show(progress: FlightProgress) -> None:
+            what = f"waiting: {progress.waiting}" if progress.waiting else "photos answered"
+            bar.update(task, description=what, total=progress.total, completed=progress.found - progress.open)
+
+        flown = await fly(photos, folder, flight, settings, stop=stop, on_progress=show)
+    if not flown.results and not flown.dead and not flown.refused and not stop.is_set():
+        raise Misuse("no photos there; name photos or a folder that holds some")
+    if as_json:
+        _print_json(flown)
+    else:
+        _print_table(flown, stopped=stop.is_set())
+    return flown
+
+
+def _print_json(flown: Flown) -> None:
+    print_json(
+        {
+            "results": len(flown.results),
+            "alerts": len(flown.alerts),
+            "dead": len(flown.dead),
+            "refused": [{"path": one.path, "reason": one.reason} for one in flown.refused],
+            "report": str(flown.report),
+            "out": str(flown.out),
+        }
+    )
+
+
+def _print_table(flown: Flown, *, stopped: bool) -> None:
+    table = Table(
+        "photo", "size", "findings", "strongest", "inspectable", title=f"{len(flown.results)} photos answered"
+    )
+    for result in flown.results:
+        strongest = max(result.regions, key=lambda region: region.score, default=None)
+        table.add_row(
+            result.frame.name or result.frame.frame_id[:12],
+            f"{result.grid.width}x{result.grid.height}",
+            _counts([region.defect for region in result.regions]),
+            f"{strongest.defect} {strongest.score:.0%}" if strongest else "–",
+            f"{result.inspectable:.0%}",
+        )
+    out.print(table)
+    untrained = sorted({n.defect for r in flown.results for n in r.not_inspectable if n.reason == "untrained"})
+    if untrained:
+        out.print(f"untrained, not looked for: {', '.join(untrained)}")
+    for dead in flown.dead:
+        out.print(f"[yellow]dead[/yellow] {dead.frame.name if dead.frame else dead.frame_id[:12]}: {dead.detail}")
+    for refused in flown.refused:
+        out.print(f"[yellow]refused[/yellow] {refused.path}: {refused.reason}")
+    if stopped:
+        out.print("stopped before all photos were answered; the same command goes on with the rest")
+    out.print(f"report: {flown.report}", soft_wrap=True)
+
+
+def _counts(defects: list[str]) -> str:
+    return ", ".join(f"{defects.count(name)} {name}" for name in sorted(set(defects))) or "none"
+
+
+__all__ = ["run_photos"]
