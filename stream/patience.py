@@ -44,4 +44,7 @@ async def patiently(
         before_sleep=before_sleep,
         reraise=True,
     )
-    return await retrying(call)
+    async for attempt in retrying:
+        with attempt:
+            return await call()
+    raise AssertionError("unreachable: the last error rises")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -46,13 +47,20 @@ def load_config(path: Path | None, transport: str | None = None) -> Config:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run one coroutine; a `SpanwatchError` ends the process with its message and its exit code, never a traceback."""
-    try:
+    with guarded():
         return asyncio.run(main)
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """In here, a `SpanwatchError` ends the process with its message and its exit code."""
+    try:
+        yield
     except* Misuse as group:
         _end(group, MISUSED)
     except* SpanwatchError as group:
         _end(group, FAILED)
-    raise AssertionError("unreachable")
 
 
 def _end(group: BaseExceptionGroup[SpanwatchError], code: int) -> None:

@@ -76,15 +76,17 @@ def with_facts(frame: Frame, header: Header) -> Frame:
     )
 
 
+def named_blob(record: Record) -> BlobRef | None:
+    """The blob that a record names, if its header can be read at all."""
+    frame = _frame_or_none(record)
+    return frame.blob if frame is not None else None
+
+
 def dead_frame(
     record: Record, reason: DeadReason, detail: str, kept: BlobRef | None, times: tuple[datetime, datetime]
 ) -> DeadFrame:
     """Describe a frame that gets no result; `times` are its first and last try."""
-    frame: Frame | None
-    try:
-        frame = decode(record.headers[HEADER_FRAME], Frame)
-    except (KeyError, msgspec.DecodeError):
-        frame = None  # the headers below keep it as it came
+    frame = _frame_or_none(record)  # if it cannot be read, the headers below keep it as it came
     return DeadFrame(
         frame_id=frame.frame_id if frame else record.key,
         position=RecordPosition(topic=record.topic, partition=record.partition, offset=record.offset),
@@ -98,3 +100,10 @@ def dead_frame(
         last_try=times[1],
         frame=frame,
     )
+
+
+def _frame_or_none(record: Record) -> Frame | None:
+    try:
+        return decode(record.headers[HEADER_FRAME], Frame)
+    except (KeyError, msgspec.DecodeError):
+        return None

@@ -97,7 +97,7 @@ async def run_worker(
 async def _equipment(
     transport: Transport, engine: tuple[Engine, Judge], metrics: Metrics, state: Path, source: str
 ) -> AsyncIterator[Equipment]:
-    runner = Runner(engine[0])
+    runner = Runner(engine[0], depth=0)  # the worker's byte budget bounds what waits
     journal = AttemptJournal(state)
     blame = True  # an error nobody foresaw casts suspicion on the open frames
     try:

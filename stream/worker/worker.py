@@ -20,11 +20,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.protocol import EngineError, Image, Scores
+from models.engines.protocol import Engine, EngineError, Image, Scores, Tile
 from models.runner import Runner
 from stream.config import WorkerSection
 from stream.errors import BadFrame, BlobMissing, Broken, Unavailable
-from stream.messages import DeadFrame, Frame, Result, Timings, encode, envelope
+from stream.messages import BlobRef, DeadFrame, Frame, Result, Timings, encode, envelope
 from stream.metrics import Metrics
 from stream.patience import patiently
 from stream.photo import pixels, visibility
@@ -74,7 +74,7 @@ class Work:
     buffer: NDArray[np.uint8] | None = None
     tiling: Tiling | None = None
     sight: Sight | None = None
-    ticket: Future[Image] | None = None
+    admission: Future[Image] | None = None
     """Its admission to the engine; the runner's thread resolves it before the first tile is looked at."""
     ready: float = 0.0
     """When it was decoded."""
@@ -188,6 +188,7 @@ class Worker:
             attempt=intake.attempt_key(record),
             first_try=datetime.now(UTC),
             taken=time.monotonic(),
+            data=record.value,
         )
         self._open.add(work)
         self._kit.metrics.lag_seconds.labels(record.topic, record.partition).set(time.time() - record.timestamp)
@@ -223,7 +224,7 @@ class Worker:
             self._answers.put_nowait((work, error))
             return
         work.seconds["fetch"] = time.monotonic() - work.taken
-        size = len(work.data) + 3 * work.header.width * work.header.height
+        size = len(work.data) + pixels.buffer_bytes(work.header)
         await self._budget.acquire(size)
         work.reserved = size
         self._decoding.put_nowait(work)
@@ -231,8 +232,7 @@ class Worker:
     async def _fetch(self, work: Work, frame: Frame) -> bool:
         """Get the photo's bytes; False: they are absent and looked for again, without holding up the frames behind."""
         blob = frame.blob
-        if work.record.value or blob is None:
-            work.data = work.record.value
+        if work.data or blob is None:
             return True
         try:
             work.data = await self._patiently(lambda: self._kit.transport.blobs.get(blob), final=(BlobMissing,))
@@ -271,7 +271,7 @@ class Worker:
                 continue
             work.ready = time.monotonic()
             work.seconds["decode"] = work.ready - started
-            work.ticket = self._kit.runner.admit(image)
+            work.admission = self._kit.runner.admit(image)
             self._decoded.put_nowait(work)
         self._decoded.put_nowait(None)
 
@@ -322,14 +322,14 @@ class Worker:
         now = time.monotonic()
         tiles = []
         for work, row, col in batch.tiles:
-            assert work.ticket is not None and work.tiling is not None
+            assert work.admission is not None and work.tiling is not None
             work.first_batch = work.first_batch or now
-            tiles.append((work.ticket, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
+            tiles.append((work.admission, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
         metrics = self._kit.metrics
         metrics.batch_tiles.observe(len(tiles))
         metrics.batch_wait_seconds.observe(batch.first_wait_s)
         metrics.batch_released.labels(batch.released).inc()
-        await self._batches.put((batch, self._kit.runner.infer(tiles)))
+        await self._batches.put((batch, self._kit.runner.call(partial(_infer_admitted, tiles))))
 
     async def _collect(self) -> None:
         while (item := await self._batches.get()) is not None:
@@ -370,13 +370,19 @@ class Worker:
 
     async def _dead(self, work: Work, error: BadFrame) -> Message:
         """Keep the bytes, then say why: the record must never name bytes that are not there."""
-        kept = None
-        if work.data:
-            kept = await self._patiently(lambda: self._kit.transport.blobs.put(work.data))
+        kept = await self._patiently(partial(self._keep, work))
         dead = intake.dead_frame(work.record, error.reason, str(error), kept, (work.first_try, datetime.now(UTC)))
         log.warning("dead frame reason=%s frame=%s detail=%s", error.reason, work.record.key, error)
         headers = envelope(DeadFrame, dead.frame_id, self._kit.source, dead.last_try)
         return Message(topic="dead-frames", key=dead.frame_id, value=encode(dead), headers=headers)
+
+    async def _keep(self, work: Work) -> BlobRef | None:
+        """The bytes in the blob store: put there now, or there already though nothing has looked at them."""
+        blobs = self._kit.transport.blobs
+        if work.data:
+            return await blobs.put(work.data)
+        named = intake.named_blob(work.record)
+        return named if named is not None and await blobs.exists(named.sha256) else None
 
     def _count(self, work: Work, outcome: Outcome) -> None:
         metrics = self._kit.metrics
@@ -391,8 +397,8 @@ class Worker:
 
     async def _free(self, work: Work) -> None:
         """Give back what an answered or dropped frame held, and tell whoever waits for that."""
-        if work.ticket is not None:
-            self._kit.runner.evict(work.ticket)
+        if work.admission is not None:
+            self._kit.runner.call(partial(_evict_admitted, work.admission))
         if work.buffer is not None:
             self._pool.give(work.buffer)
         if work.reserved:
@@ -450,3 +456,12 @@ def _examine(frame: Frame, data: bytes, max_pixels: int) -> Header:
     """In a thread: are these the announced bytes, and what do they say of themselves?"""
     intake.verify(frame, data)
     return read_header(data, max_pixels=max_pixels)
+
+
+def _infer_admitted(tiles: Sequence[tuple[Future[Image], int, int]], engine: Engine) -> Scores:
+    """In the engine's thread, behind the admissions of these tiles' images: their futures are done."""
+    return engine.infer([Tile(admission.result(), y, x) for admission, y, x in tiles])
+
+
+def _evict_admitted(admission: Future[Image], engine: Engine) -> None:
+    engine.evict(admission.result())

@@ -1,0 +1,120 @@
+"""Whatever is killed at whatever moment, every photo has an answer: the oracle on real processes that really die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system import line
+from tests.system.child import DIED
+from tests.system.line import Role
+
+PHOTOS = 6
+
+
+async def fill(log: Path, count: int = PHOTOS) -> None:
+    async with line.opened(log) as transport:
+        for number in range(count):
+            await line.send(transport, line.photo(number), asset=f"bridge-{number % 2}")
+
+
+async def die_then_finish(log: Path, *options: str) -> line.Seen:
+    """A worker that dies where it is told, a check of what it left, and a second worker that does the rest."""
+    assert Role.start("worker", log, *options).wait() == DIED
+    async with line.opened(log) as transport:
+        await line.check_commits(transport)
+        if sum((await transport.lag("worker", "frames")).values()):
+            second = Role.start("worker", log)
+            await line.all_answered(transport)
+            assert second.stop() == 0
+        await line.check_commits(transport)
+        seen = await line.look(transport)
+    seen.check()
+    assert not seen.dead
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("time", [1, 4])
+def test_a_worker_that_dies_after_any_commit_step_loses_nothing(tmp_path: Path, step: int, time: int) -> None:
+    async def test() -> None:
+        await fill(tmp_path)
+        seen = await die_then_finish(tmp_path, "--exit-at", f"{step}:{time}")
+        # After (1) and (2) the frame's result is there and its offset is not: exactly one comes again. After (3), none.
+        assert seen.duplicates == (0 if step == 3 else 1)
+
+    line.run(test)
+
+
+RECORDS = [
+    f"{on}:{at}:{how}"
+    for on in ("poll", "blob_get", "send", "commit")
+    for at in (1, 3)
+    for how in (("exit_after",) if on == "poll" else ("exit_before", "exit_after"))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", RECORDS)
+def test_a_worker_that_dies_at_any_record_of_the_transport_loses_nothing(tmp_path: Path, fault: str) -> None:
+    async def test() -> None:
+        await fill(tmp_path)
+        await die_then_finish(tmp_path, "--fault", fault)
+
+    line.run(test)
+
+
+@pytest.mark.slow
+def test_a_worker_lives_through_outages_and_lost_acknowledgements(tmp_path: Path) -> None:
+    async def test() -> None:
+        await fill(tmp_path)
+        outages = [f"{on}:{at}:unavailable" for on in ("poll", "blob_get", "send", "commit") for at in (1, 3)]
+        lost = [f"{on}:{at}:lose_ack" for on in ("send", "commit") for at in (2, 4)]
+        options = [part for fault in outages + lost for part in ("--fault", fault)]
+        worker = Role.start("worker", tmp_path, *options)
+        async with line.opened(tmp_path) as transport:
+            await line.all_answered(transport)
+            assert worker.stop() == 0
+            seen = await line.look(transport)
+        seen.check()
+        assert seen.duplicates == 2  # the two sends whose acknowledgement was lost were done, and are done again
+
+    line.run(test)
+
+
+@pytest.mark.slow
+def test_a_frame_that_kills_the_process_ends_as_poison_and_its_neighbours_have_results(tmp_path: Path) -> None:
+    from tests.system.child import POISON
+
+    async def test() -> None:
+        async with line.opened(tmp_path) as transport:
+            for number in range(4):
+                await line.send(transport, line.photo(number))
+            poison = await line.send(transport, line.photo(99, colour=POISON), name="evil.png")
+            for number in range(4, 8):
+                await line.send(transport, line.photo(number))
+            lives = 0
+            while (worker := Role.start("worker", tmp_path)) and lives < 10:
+                lives += 1
+                answered = await ended_or_answered(transport, worker)
+                if answered:
+                    assert worker.stop() == 0
+                    break
+                assert worker.wait() == DIED
+            seen = await line.look(transport)
+            kept = seen.dead[poison].blob
+            assert kept is not None and await transport.blobs.exists(kept.sha256)
+        seen.check()
+        assert set(seen.dead) == {poison} and seen.dead[poison].reason == "poison"
+        assert lives == 4  # two crashes among others, one alone, and the life in which it is set aside
+
+    async def ended_or_answered(transport: line.LocalTransport, worker: Role) -> bool:
+        while worker.process.poll() is None:
+            if not sum((await transport.lag("worker", "frames")).values()):
+                return True
+            await line.asyncio.sleep(0.05)
+        return False
+
+    line.run(test)
