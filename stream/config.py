@@ -88,9 +88,9 @@ class MetricsSection(Section, frozen=True, kw_only=True):
     """`/metrics`, `/healthz` and `/readyz` of each role; loopback unless told otherwise."""
 
     host: str = "127.0.0.1"
+    findings_port: int = 9463
     worker_port: int = 9464
-    findings_port: int = 9465
-    """0: any free port, written to the log; -1: off."""
+    """0: any free port, written to the log; -1: off. `spanwatch site` counts up from here, one for each worker."""
 
 
 class RetentionSection(Section, frozen=True, kw_only=True):

@@ -289,9 +289,12 @@ def decode(data: bytes | str, kind: type[N]) -> N:
 
     Raises:
         msgspec.ValidationError: with the path of the offending field.
-        msgspec.DecodeError: not JSON.
+        msgspec.DecodeError: not JSON, or not UTF-8.
     """
-    return msgspec.json.decode(data, type=kind)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error}") from error
 
 
 def envelope(kind: type[Noun], ident: str, source: str, now: datetime) -> dict[str, str]:

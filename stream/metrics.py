@@ -10,6 +10,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from stream.errors import Misuse
+
 log = logging.getLogger(__name__)
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -64,7 +66,10 @@ class Metrics:
 async def serve(metrics: Metrics, host: str, port: int, ready: Callable[[], bool]) -> AsyncIterator[int | None]:
     """Serve `/metrics`, `/healthz` (the loop turns) and `/readyz` (work is taken) while the block runs; yield the port.
 
-    A `port` of -1 serves nothing; 0 takes any free port. Raises OSError if the port is taken.
+    A `port` of -1 serves nothing; 0 takes any free port.
+
+    Raises:
+        Misuse: the port is taken, or not ours to take.
     """
     if port < 0:
         yield None
@@ -84,7 +89,13 @@ async def serve(metrics: Metrics, host: str, port: int, ready: Callable[[], bool
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise Misuse(
+                f"cannot serve metrics on {host}:{port} ({error.strerror}): another role may have it;"
+                " 0 takes any free port, -1 serves none (worker_port, findings_port under [metrics])"
+            ) from error
         bound = runner.addresses[0][1]
         log.info("metrics host=%s port=%d", host, bound)
         yield bound

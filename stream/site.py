@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from stream.errors import Misuse
 
@@ -30,6 +30,8 @@ class Role:
 
     name: str
     arguments: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables on top of the site's own."""
 
 
 @dataclass(slots=True)
@@ -73,7 +75,12 @@ async def _keep(role: Role, stop: asyncio.Event) -> None:
 async def _run_once(role: Role, stop: asyncio.Event) -> int:
     """One life of a role, from start to exit code."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stream", *role.arguments, preexec_fn=_die_with_parent
+        sys.executable,
+        "-m",
+        "stream",
+        *role.arguments,
+        env={**os.environ, **role.variables},
+        preexec_fn=_die_with_parent,
     )
     log.info("role started role=%s pid=%d", role.name, child.pid)
     stopping, ending = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(child.wait())

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from stream import config as settings
 from stream.config import Config
@@ -66,7 +67,7 @@ def guarded() -> Iterator[None]:
 def _end(group: BaseExceptionGroup[SpanwatchError], code: int) -> None:
     for error in _leaves(group):
         kind = f" ({error.reason})" if isinstance(error, BadFrame) else ""
-        err.print(f"[red]spanwatch:[/red] {error}{kind}", markup=True, soft_wrap=True)
+        err.print(f"[red]spanwatch:[/red] {escape(str(error))}{kind}", soft_wrap=True)
     sys.exit(code)
 
 
@@ -80,6 +81,7 @@ def _leaves(group: BaseExceptionGroup[SpanwatchError]) -> list[BaseException]:
 def print_json(noun: Any) -> None:
     """One JSON object on one line of standard output."""
     sys.stdout.write(msgspec.json.encode(noun).decode() + "\n")
+    sys.stdout.flush()  # a program that follows waits for this line
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -16,7 +16,6 @@ from stream.cli.common import (
     state_folder,
     stop_on_signals,
 )
-from stream.config import Config
 from stream.site import Role, run_site
 from stream.transport import open_transport
 
@@ -28,19 +27,20 @@ def worker(
 
     Example: spanwatch worker --transport local:/var/lib/spanwatch
     """
-    run(_worker(load_config(config, transport), log_format))
 
+    async def main() -> None:
+        from stream.worker.role import run_worker
 
-async def _worker(settings: Config, log_format: str) -> None:
-    from stream.worker.role import run_worker
+        settings = load_config(config, transport)
+        log_to_stderr(log_format)
+        stop = stop_on_signals()
+        log = await open_transport(settings)
+        try:
+            await run_worker(log, settings, stop, state=state_folder(settings))
+        finally:
+            await log.close()
 
-    log_to_stderr(log_format)
-    stop = stop_on_signals()
-    log = await open_transport(settings)
-    try:
-        await run_worker(log, settings, stop, state=state_folder(settings))
-    finally:
-        await log.close()
+    run(main())
 
 
 def site(
@@ -56,12 +56,14 @@ def site(
     options = ["--log-format", log_format]
     options += ["--config", str(config)] if config else []
     options += ["--transport", transport] if transport else []
-    load_config(config, transport)  # a wrong configuration is told once, here, not by every child
-    roles = [Role(f"worker-{n}", ("worker", *options)) for n in range(workers)]
-    roles.append(Role("findings", ("findings", *options)))
-    run(_site(roles, log_format))
 
+    async def main() -> None:
+        first = load_config(config, transport).metrics.worker_port  # a wrong file is told here, not by every child
+        roles = [Role("findings", ("findings", *options))]
+        for number in range(workers):
+            port = {"SPANWATCH_METRICS__WORKER_PORT": str(first + number)} if first > 0 else {}
+            roles.append(Role(f"worker-{number}", ("worker", *options), port))
+        log_to_stderr(log_format)
+        await run_site(roles, stop_on_signals())
 
-async def _site(roles: list[Role], log_format: str) -> None:
-    log_to_stderr(log_format)
-    await run_site(roles, stop_on_signals())
+    run(main())

@@ -1,0 +1,41 @@
+"""The findings role of one box: the severities of the release, the pages of its figures, and the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry
+
+from stream.config import Config
+from stream.findings.service import Findings
+from stream.messages import RecordPosition, Severity
+from stream.metrics import Metrics, serve
+from stream.releases import open_release, severities_of
+from stream.transport.protocol import Transport
+
+
+async def run_findings(
+    transport: Transport,
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    severities: Mapping[str, Severity] | None = None,
+    skip: frozenset[RecordPosition] = frozenset(),
+    step: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Turn results into alerts until `stop` is set; then finish and commit the record in hand.
+
+    Args:
+        severities: None: those of the release that the settings name.
+        skip: records that an operator has looked at and given up.
+        step: for crash tests.
+    """
+    known = severities
+    if known is None:
+        known = severities_of(await asyncio.to_thread(open_release, config.engine))  # it reads and verifies the files
+    metrics = Metrics(CollectorRegistry())
+    source = f"{config.site}/findings"
+    findings = Findings(transport, config.findings, known, metrics, source=source, skip=skip, step=step)
+    async with serve(metrics, config.metrics.host, config.metrics.findings_port, lambda: findings.ready):
+        await findings.run(stop)

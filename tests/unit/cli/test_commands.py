@@ -1,0 +1,89 @@
+"""Every command explains itself, and one that is used wrongly ends with 2 and says what to write instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from stream.cli.app import app
+
+runner = CliRunner()
+COMMANDS = {
+    "run",
+    "upload",
+    "worker",
+    "findings",
+    "results",
+    "alerts",
+    "dead",
+    "release",
+    "doctor",
+    "site",
+    "gc",
+    "bench",
+}
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of all commands that do something."""
+    subcommands = getattr(command, "commands", None)
+    if not subcommands:
+        return [path]
+    return [leaf for name, sub in subcommands.items() for leaf in leaves(sub, (*path, name))]
+
+
+LEAVES = leaves(typer.main.get_command(app))
+
+
+def test_the_commands_are_those_that_are_promised() -> None:
+    assert {leaf[0] for leaf in LEAVES} == COMMANDS
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    shown = runner.invoke(app, [*path, "--help"])
+    assert shown.exit_code == 0
+    assert "Example: spanwatch" in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["results", "--transport", "carrier-pigeon"],
+        ["dead", "list", "--config", "/nowhere/edge.toml"],
+        ["release", "show", "no-such-release"],
+        ["run", "/nowhere/photos", "--out", "unused"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_ends_with_2_and_a_sentence_instead_of_a_traceback(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 2
+    assert "spanwatch:" in done.output and "Traceback" not in done.output
+
+
+def test_dead_list_of_an_empty_log_says_so(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["dead", "list", "--transport", f"local:{tmp_path}/log"])
+    assert done.exit_code == 0 and "No dead frames" in done.output
+
+
+def test_doctor_tells_every_part_and_what_to_do(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["doctor", "--json", "--transport", f"local:{tmp_path}/log"])
+    lines = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    assert {line["what"] for line in lines} == {
+        "python", "processor", "memory", "decoder", "release", "engine", "gpu", "disk",
+    }  # fmt: skip
+    assert all(line["do"] for line in lines if line["verdict"] == "bad")
+    assert done.exit_code == (1 if any(line["verdict"] == "bad" for line in lines) else 0)
+
+
+def test_version() -> None:
+    assert runner.invoke(app, ["--version"]).output.startswith("spanwatch 0.")

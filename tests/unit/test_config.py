@@ -1,0 +1,76 @@
+"""Settings are read strictly: what is wrong is named by its path, and the file that ships is complete."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stream.config import Config, load
+from stream.errors import Misuse
+from stream.schemas import schemas
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "edge.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[worker]\nbatch_tile = 3", "unknown key worker.batch_tile; did you mean worker.batch_tiles"),
+        ("wroker = 3", "unknown key wroker; did you mean worker"),
+        ("[worker]\nzzz = 3", "unknown key worker.zzz; known here: batch_tiles"),
+        ("worker = 3", "worker is a section: write \\[worker\\]"),
+        ("[worker]\nbatch_tiles = '3'", "Expected `int`, got `str` - at `worker.batch_tiles`"),
+        ("[worker", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_names_the_path_and_the_way_out(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(Misuse, match=message):
+        load(written(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"cannot read the configuration .*none\.toml"):
+        load(tmp_path / "none.toml")
+
+
+def test_variables_win_over_the_file_by_one_mechanical_rule(tmp_path: Path) -> None:
+    path = written(tmp_path, 'transport = "local:a"\n[worker]\nbatch_tiles = 3\nmax_wait_ms = 7')
+    config = load(path, {"SPANWATCH_WORKER__BATCH_TILES": "32", "SPANWATCH_TRANSPORT": "local:b", "HOME": "/"})
+    assert (config.transport, config.worker.batch_tiles, config.worker.max_wait_ms) == ("local:b", 32, 7)
+
+
+def test_a_wrong_variable_is_named() -> None:
+    with pytest.raises(Misuse, match=r"SPANWATCH_… variables: unknown key worker\.batch_tile;"):
+        load(None, {"SPANWATCH_WORKER__BATCH_TILE": "32"})
+    with pytest.raises(Misuse, match=r"worker\.batch_tiles"):
+        load(None, {"SPANWATCH_WORKER__BATCH_TILES": "many"})
+
+
+def test_the_edge_file_is_complete_and_says_the_defaults() -> None:
+    path = CONFIGS / "edge.toml"
+    assert msgspec.structs.replace(load(path), transport=Config().transport) == Config()
+    told = tomllib.loads(path.read_text())
+    optional = {"state", "store", "outbox"}  # None has no word in TOML; the field's docstring says what it means
+
+    def check(section: msgspec.Struct, tree: dict[str, object], where: str) -> None:
+        for field in section.__struct_fields__:
+            assert field in tree or field in optional, f"{where}{field} is missing in configs/edge.toml"
+            value = getattr(section, field)
+            if isinstance(value, msgspec.Struct):
+                check(value, tree[field], f"{where}{field}.")  # type: ignore[arg-type]
+
+    check(Config(), told, "")
+
+
+def test_the_committed_schemas_are_those_of_the_code() -> None:
+    committed = {path.name: path.read_bytes() for path in (CONFIGS / "schemas").glob("*.json")}
+    assert committed == dict(schemas()), "run: python -m stream.schemas configs/schemas"
