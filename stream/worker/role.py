@@ -26,7 +26,8 @@ from stream.worker.attempts import AttemptJournal
 from stream.worker.commit import Step
 from stream.worker.judge import ClassRule, Judge
 from stream.worker.regions import Threshold
-from stream.worker.worker import Equipment, Worker
+from stream.worker.work import Equipment
+from stream.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
