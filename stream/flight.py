@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from models.release import Release
 from stream import dead as dead_box
@@ -195,7 +196,7 @@ class _Artist:
 
     def _paint(self, result: Result, data: bytes, path: Path) -> None:
         header = read_header(data, max_pixels=self._max_pixels)
-        image = pixels.decode(data, header)
+        image = pixels.decode(data, header, np.empty(pixels.buffer_bytes(header), np.uint8))
         title = [result.frame.name or result.frame.frame_id[:12], f"{result.frame.asset} · {result.release}"]
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(overlay.draw(image, result.regions, title))
