@@ -28,7 +28,7 @@ def gc(
 ) -> None:
     """Remove records and photos that are past their time and done with; workers may run.
 
-    Nothing goes that a group has not committed. The times are under [retention] in the configuration.
+    Nothing goes that a group has not committed. The times are in the retention section of the configuration.
 
     Example: spanwatch gc --transport local:/data/spanwatch --dry-run
     """

@@ -1,0 +1,85 @@
+"""What each topic is: how long it is kept, whether it is compacted, whether it waits for a reader."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stream.config import RetentionSection
+from stream.errors import Misuse
+from stream.messages import TOPICS
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """The rules of one topic."""
+
+    name: str
+    kept: str | None
+    """The key under `[retention]` that says for how many hours; None: for ever."""
+    compacted: bool = False
+    """Only the latest record of each key must stay."""
+    awaits_reader: bool = False
+    """Work: however old, it is kept until a group has done it. If not, age alone decides while no group reads it."""
+
+
+_RULES = (
+    Topic("frames", "frames_hours", awaits_reader=True),
+    Topic("results", "results_hours", awaits_reader=True),
+    Topic("alerts", None, compacted=True),
+    Topic("decisions", "decisions_hours"),
+    Topic("dead-frames", "dead_frames_hours"),
+)
+RULES: Mapping[str, Topic] = {topic.name: topic for topic in _RULES}
+"""By name; exactly `stream.messages.TOPICS`."""
+
+
+def rule(name: str) -> Topic:
+    """Look a topic up.
+
+    Raises:
+        Misuse: there is none of that name; the message lists those there are.
+    """
+    topic = RULES.get(name)
+    if topic is None:
+        raise Misuse(f"no topic {name!r}; there are {', '.join(TOPICS)}")
+    return topic
+
+
+def stored_name(prefix: str, name: str) -> str:
+    """The topic's name in the log, with the site's prefix."""
+    return f"{prefix}{rule(name).name}"
+
+
+def kept_s(topic: Topic, retention: RetentionSection) -> float | None:
+    """For how many seconds its records are kept; None: for ever."""
+    return None if topic.kept is None else float(getattr(retention, topic.kept)) * 3600.0
+
+
+def check_name(what: str, name: str) -> str:
+    """Refuse what would not be safe as a file name and as a Kafka name.
+
+    Raises:
+        Misuse: with what is allowed.
+    """
+    if not _NAME.fullmatch(name):
+        raise Misuse(f"{what} {name!r}: use up to 100 letters, digits, '.', '_' and '-', not beginning with '.'")
+    return name
+
+
+def common_partitions(counts: Mapping[str, int], names: Sequence[str]) -> int:
+    """How many partitions topics that are read together have.
+
+    Raises:
+        Misuse: no topic, or topics of different counts: partition 3 of one would have no partner.
+    """
+    found = {name: counts[rule(name).name] for name in names}
+    if not found:
+        raise Misuse("subscribe to at least one topic")
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in found.items())
+        raise Misuse(f"topics read together need equal partition counts, these have: {listed}")
+    return next(iter(found.values()))
