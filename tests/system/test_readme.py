@@ -1,0 +1,107 @@
+"""What the README shows works: its two programs and its console session are run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system import line
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "SPANWATCH_METRICS__WORKER_PORT": "-1",
+    "SPANWATCH_METRICS__FINDINGS_PORT": "-1",
+}
+
+
+def program(name: str) -> str:
+    """The README's code block that begins with `# NAME`."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    return next(block for block in blocks if block.startswith(f"# {name}"))
+
+
+def start(folder: Path, *command: object, **pipes: object) -> subprocess.Popen[str]:
+    arguments = [sys.executable, *map(str, command)]
+    return subprocess.Popen(arguments, cwd=folder, env=ENVIRONMENT, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+def two_photos(folder: Path) -> Path:
+    """Two of the sample flight that show damage."""
+    folder.mkdir()
+    for photo in sorted((ROOT / "tests/data/flight").glob("damage-*.jpg"))[:2]:
+        shutil.copy(photo, folder)
+    return folder
+
+
+def test_each_program_has_at_most_twenty_lines_of_code() -> None:
+    for name in ("producer.py", "consumer.py"):
+        code = [text for text in program(name).splitlines() if text.strip() and not text.startswith("#")]
+        assert len(code) <= 20, name
+
+
+@pytest.mark.slow
+def test_the_producer_and_the_consumer_of_the_readme_work_with_a_site(tmp_path: Path) -> None:
+    for name in ("producer.py", "consumer.py"):
+        (tmp_path / name).write_text(program(name))
+    photos, url = two_photos(tmp_path / "photos"), f"local:{tmp_path}/log"
+    site = start(tmp_path, "-m", "stream", "site", "--transport", url)
+    sent = start(tmp_path, "producer.py", url, photos, stdout=subprocess.PIPE).communicate(timeout=line.GIVE_UP_S)[0]
+    assert len(sent.splitlines()) == 2 and all("is frame" in text for text in sent.splitlines())
+    consumer = start(tmp_path, "consumer.py", url, stdout=subprocess.PIPE)
+    assert consumer.stdout is not None
+    first = consumer.stdout.readline()
+    assert re.fullmatch(r"(low|medium|high) \w+ [01]\.\d\d on damage-\d+\.jpg at \(\d+, \d+\)\n", first)
+    consumer.kill()
+    consumer.wait(line.GIVE_UP_S)
+    consumer.stdout.close()
+    site.terminate()
+    assert site.wait(line.GIVE_UP_S) == 0
+
+
+@pytest.mark.slow
+def test_the_console_session_of_the_readme_runs_from_upload_to_a_confirmed_alert(tmp_path: Path) -> None:
+    commands = re.findall(r"^\$ (spanwatch .*)$", README, re.MULTILINE)
+    assert [shlex.split(command)[1] for command in commands] == ["site", "upload", "results", "alerts", "alerts"]
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    environment = {
+        **ENVIRONMENT,
+        "SPANWATCH_TRANSPORT": "local:spanwatch-data",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+
+    def run(command: str) -> str:
+        arguments = [sys.executable, "-m", "stream", *shlex.split(command)[1:]]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    site = subprocess.Popen([sys.executable, "-m", "stream", "site"], cwd=tmp_path, env=environment)
+    run(commands[1])
+
+    async def answered() -> None:
+        async with line.opened(tmp_path / "spanwatch-data") as transport:
+            await line.all_answered(transport)
+            async with line.asyncio.timeout(line.GIVE_UP_S):
+                while sum((await transport.lag("findings", "results")).values()):
+                    await line.asyncio.sleep(0.05)
+
+    line.run(answered)
+    assert "deck-7036.jpg" in run(commands[2])
+    first = re.search(r"[0-9a-f]{12}", run(commands[3]))
+    assert first is not None
+    run(commands[4].replace("<first digits of an id>", first.group()))
+    assert "confirmed" in run(commands[3] + " --state confirmed") or "confirmed" in run(
+        f"spanwatch alerts show {first.group()}"
+    )
+    site.terminate()
+    assert site.wait(line.GIVE_UP_S) == 0
