@@ -1,7 +1,9 @@
-"""The attempt journal remembers which frames were open when a worker died, so that poison is found and set aside.
+"""The attempt journal remembers which frames a worker had its hands on when it died, so that poison is set aside.
 
-A frame that was open in two crashes runs alone in the third start; if it brings the process down again, it is dead as
-`poison`. Without this, one photo that crashes a decoder would stop its partition for ever.
+A frame that was being worked on in two crashes runs alone in the third start; if it brings the process down again, it
+is dead as `poison`. Without this, one photo that crashes a decoder would stop its partition for ever. A frame is being
+worked on while its header is read, while it is decoded, and from its first tile in the engine to its answer; one that
+only waits its turn in a queue is beyond suspicion, however often the worker is killed.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ import uuid
 from pathlib import Path
 
 SUSPECT_AFTER = 2
-"""Open in so many crashes: the frame runs alone."""
+"""Worked on in so many crashes: the frame runs alone."""
 POISON_AFTER = 3
-"""Open in so many crashes: the frame is dead."""
+"""Worked on in so many crashes: the frame is dead."""
 
 
 class AttemptJournal:
     """A small SQLite file shared by the workers of one box.
 
     Each worker holds a `flock` on a file of its own; the kernel frees it at any death, so a frame whose owner's lock
-    can be taken was open in a crash. The journal has to survive the process, not the power: losing it after a power
-    cut only grants a frame new attempts. Hence `synchronous=NORMAL`, which costs no fsync per frame.
+    can be taken was worked on in a crash. The journal has to survive the process, not the power: losing it after a
+    power cut only grants a frame new attempts. Hence `synchronous=NORMAL`, which costs no fsync per frame.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,28 +45,31 @@ class AttemptJournal:
             "CREATE TABLE IF NOT EXISTS attempts (frame TEXT PRIMARY KEY, crashes INTEGER NOT NULL, owner TEXT) STRICT"
         )
 
-    def begin(self, frame: str) -> int:
-        """Note, before a byte of it is looked at, that we open the frame; return the crashes it was open in."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            row = self._db.execute("SELECT crashes, owner FROM attempts WHERE frame = ?", (frame,)).fetchone()
-            crashes, owner = row if row else (0, None)
-            if owner is not None and owner != self._owner and self._is_dead(owner):
-                crashes += 1
-            self._db.execute("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", (frame, crashes, self._owner))
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
+    def crashes(self, frame: str) -> int:
+        """How many crashes the frame was being worked on in."""
+        row = self._db.execute("SELECT crashes, owner FROM attempts WHERE frame = ?", (frame,)).fetchone()
+        if row is None:
+            return 0
+        crashes, owner = row
+        if owner is not None and owner != self._owner and self._is_dead(owner):
+            crashes += 1
+            self._db.execute("UPDATE attempts SET crashes = ?, owner = NULL WHERE frame = ?", (crashes, frame))
         return int(crashes)
+
+    def enter(self, frame: str) -> None:
+        """Note that work on the frame begins: if the process ends before `leave` or `finish`, it counts."""
+        self._db.execute(
+            "INSERT INTO attempts VALUES (?, 0, ?) ON CONFLICT (frame) DO UPDATE SET owner = excluded.owner",
+            (frame, self._owner),
+        )
+
+    def leave(self, frame: str) -> None:
+        """Note that the frame waits again, or goes to another worker, without an answer and without blame."""
+        self._db.execute("UPDATE attempts SET owner = NULL WHERE frame = ? AND owner = ?", (frame, self._owner))
 
     def finish(self, frame: str) -> None:
         """Forget the frame: it has its answer."""
         self._db.execute("DELETE FROM attempts WHERE frame = ?", (frame,))
-
-    def let_go(self, frame: str) -> None:
-        """Close the attempt without an answer and without blame: the partition went to another worker, or we stop."""
-        self._db.execute("UPDATE attempts SET owner = NULL WHERE frame = ? AND owner = ?", (frame, self._owner))
 
     def close(self, *, blame: bool) -> None:
         """Release the lock. `blame`: we stop because something broke, so the frames still open are under suspicion."""

@@ -35,12 +35,14 @@ class Decoding:
         loop = asyncio.get_running_loop()
         while (work := await self._line.to_decode.get()) is not None:
             started = time.monotonic()
+            self._kit.journal.enter(work.attempt)
             try:
                 image = await loop.run_in_executor(self._threads, self._to_pixels, work)
             except BadFrame as error:
                 self._line.upstream -= 1
                 self._line.give_up(work, error)
                 continue
+            self._kit.journal.leave(work.attempt)
             work.decoded = time.monotonic()
             work.seconds["decode"] = work.decoded - started
             work.admission = self._kit.runner.admit(image)
@@ -124,7 +126,9 @@ class Inference:
         tiles = []
         for work, row, col in batch.tiles:
             assert work.admission is not None and work.tiling is not None
-            work.first_batch = work.first_batch or now
+            if not work.first_batch:
+                work.first_batch = now
+                self._kit.journal.enter(work.attempt)
             tiles.append((work.admission, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
         metrics = self._kit.metrics
         metrics.batch_tiles.observe(len(tiles))

@@ -60,18 +60,17 @@ class Ingest:
         )
         self._line.open.all.add(work)
         self._kit.metrics.lag_seconds.labels(record.topic, record.partition).set(time.time() - record.timestamp)
-        # Before a byte of it is looked at: whatever happens from here on happens in a known attempt.
-        work.crashes = self._kit.journal.begin(work.attempt)
+        work.crashes = self._kit.journal.crashes(work.attempt)
         if work.crashes >= POISON_AFTER:
             await self._fetch_to_keep(work)
             self._line.give_up(
-                work, BadFrame("poison", f"it was open in {work.crashes} crashes of a worker, the last time alone")
+                work, BadFrame("poison", f"it was worked on in {work.crashes} crashes of a worker, the last time alone")
             )
         else:
             await self._start(work)
 
     async def _start(self, work: Work) -> None:
-        """Admit a frame; one that was open in two crashes is worked on alone, so that a third one names the culprit."""
+        """Admit a frame; one of two crashes is worked on alone, so that a third one names the culprit."""
         if work.crashes < SUSPECT_AFTER:
             await self._admit(work)
             return
@@ -88,7 +87,10 @@ class Ingest:
             if not await self._fetch(work, work.frame):
                 return
             examine = partial(_examine, work.frame, work.data, self._line.settings.max_pixels)
+            # Before a byte of it is looked at: if that ends the process, the journal knows the frame.
+            self._kit.journal.enter(work.attempt)
             work.header = await asyncio.get_running_loop().run_in_executor(self._threads, examine)
+            self._kit.journal.leave(work.attempt)
         except BadFrame as error:
             self._line.give_up(work, error)
             return

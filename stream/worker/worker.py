@@ -96,7 +96,7 @@ class Worker:
         leaving, opened = set(partitions), self._line.open
         for work in [work for work in opened.absent if work.record.tp in leaving]:
             opened.let_go(work)
-            self._kit.journal.let_go(work.attempt)
+            self._kit.journal.leave(work.attempt)
         if not self._failed:
             try:
                 async with asyncio.timeout(REVOKE_BUDGET_S):
@@ -106,4 +106,4 @@ class Worker:
         await self._committer.hand_over(partitions)
         for work in opened.all:
             if work.record.tp in leaving and not self._failed:
-                self._kit.journal.let_go(work.attempt)
+                self._kit.journal.leave(work.attempt)

@@ -159,15 +159,15 @@ async def until(condition: Callable[[], object], what: str) -> None:
     assert what
 
 
-def open_attempts(log: Path) -> list[str]:
-    """Frames that a worker has open at this moment, by the attempt journal."""
+def open_attempts(log: Path) -> dict[str, int]:
+    """Frames that a worker is working on, or was when it died, by the attempt journal; with the crashes of each."""
     path = log / "state" / "attempts.sqlite"
     if not path.exists():
-        return []
+        return {}
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30) as db:
-        rows = db.execute("SELECT frame FROM attempts WHERE owner IS NOT NULL").fetchall()
+        rows = db.execute("SELECT frame, crashes FROM attempts WHERE owner IS NOT NULL").fetchall()
     db.close()
-    return [row[0].partition("/")[0] for row in rows]
+    return {frame.partition("/")[0]: crashes for frame, crashes in rows}
 
 
 async def all_answered(transport: LocalTransport) -> None:

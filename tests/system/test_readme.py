@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,23 +52,33 @@ def test_each_program_has_at_most_twenty_lines_of_code() -> None:
         assert len(code) <= 20, name
 
 
+@contextmanager
+def running_site(folder: Path, *options: str, env: dict[str, str] = ENVIRONMENT) -> Iterator[None]:
+    """A site that is up during the block and has to stop in good order after it; it never outlives the test."""
+    site = subprocess.Popen([sys.executable, "-m", "stream", "site", *options], cwd=folder, env=env)
+    try:
+        yield
+    finally:
+        site.terminate()
+        code = site.wait(line.GIVE_UP_S)
+    assert code == 0
+
+
 @pytest.mark.slow
 def test_the_producer_and_the_consumer_of_the_readme_work_with_a_site(tmp_path: Path) -> None:
     for name in ("producer.py", "consumer.py"):
         (tmp_path / name).write_text(program(name))
     photos, url = two_photos(tmp_path / "photos"), f"local:{tmp_path}/log"
-    site = start(tmp_path, "-m", "stream", "site", "--transport", url)
-    sent = start(tmp_path, "producer.py", url, photos, stdout=subprocess.PIPE).communicate(timeout=line.GIVE_UP_S)[0]
-    assert len(sent.splitlines()) == 2 and all("is frame" in text for text in sent.splitlines())
-    consumer = start(tmp_path, "consumer.py", url, stdout=subprocess.PIPE)
-    assert consumer.stdout is not None
-    first = consumer.stdout.readline()
+    with running_site(tmp_path, "--transport", url):
+        sent = start(tmp_path, "producer.py", url, photos, stdout=subprocess.PIPE).communicate(timeout=line.GIVE_UP_S)[
+            0
+        ]
+        assert len(sent.splitlines()) == 2 and all("is frame" in text for text in sent.splitlines())
+        with start(tmp_path, "consumer.py", url, stdout=subprocess.PIPE) as consumer:
+            assert consumer.stdout is not None
+            first = consumer.stdout.readline()
+            consumer.kill()
     assert re.fullmatch(r"(low|medium|high) \w+ [01]\.\d\d on damage-\d+\.jpg at \(\d+, \d+\)\n", first)
-    consumer.kill()
-    consumer.wait(line.GIVE_UP_S)
-    consumer.stdout.close()
-    site.terminate()
-    assert site.wait(line.GIVE_UP_S) == 0
 
 
 @pytest.mark.slow
@@ -73,20 +86,14 @@ def test_the_console_session_of_the_readme_runs_from_upload_to_a_confirmed_alert
     commands = re.findall(r"^\$ (spanwatch .*)$", README, re.MULTILINE)
     assert [shlex.split(command)[1] for command in commands] == ["site", "upload", "results", "alerts", "alerts"]
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    environment = {
-        **ENVIRONMENT,
-        "SPANWATCH_TRANSPORT": "local:spanwatch-data",
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-    }
+    state = {"SPANWATCH_TRANSPORT": "local:spanwatch-data", "XDG_STATE_HOME": str(tmp_path / "state")}
+    environment = ENVIRONMENT | state
 
     def run(command: str) -> str:
         arguments = [sys.executable, "-m", "stream", *shlex.split(command)[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-    site = subprocess.Popen([sys.executable, "-m", "stream", "site"], cwd=tmp_path, env=environment)
-    run(commands[1])
 
     async def answered() -> None:
         async with line.opened(tmp_path / "spanwatch-data") as transport:
@@ -95,13 +102,19 @@ def test_the_console_session_of_the_readme_runs_from_upload_to_a_confirmed_alert
                 while sum((await transport.lag("findings", "results")).values()):
                     await line.asyncio.sleep(0.05)
 
-    line.run(answered)
-    assert "deck-7036.jpg" in run(commands[2])
-    first = re.search(r"[0-9a-f]{12}", run(commands[3]))
-    assert first is not None
-    run(commands[4].replace("<first digits of an id>", first.group()))
-    assert "confirmed" in run(commands[3] + " --state confirmed") or "confirmed" in run(
-        f"spanwatch alerts show {first.group()}"
-    )
-    site.terminate()
-    assert site.wait(line.GIVE_UP_S) == 0
+    with running_site(tmp_path, env=environment):
+        run(commands[1])
+        line.run(answered)
+        assert "deck-7036.jpg" in run(commands[2])
+        alerts = json.loads(run(commands[3] + " --json").splitlines()[0])
+        assert alerts["alert_id"][:8] in run(commands[3])
+        run(commands[4].replace("<first digits of an id>", alerts["alert_id"][:8]))
+        line.run(lambda: decided(tmp_path / "spanwatch-data"))
+        assert '"confirmed"' in run(commands[3] + " --state confirmed --json")
+
+
+async def decided(log: Path) -> None:
+    """Wait until the findings have taken the decision."""
+    async with line.opened(log) as transport, line.asyncio.timeout(line.GIVE_UP_S):
+        while sum((await transport.lag("findings", "decisions")).values()):
+            await line.asyncio.sleep(0.05)
