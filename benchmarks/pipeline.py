@@ -14,7 +14,6 @@ import asyncio
 import gc
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -46,7 +45,7 @@ from stream.worker.role import run_worker, start_engine
 from stream.worker.tiling import pad, tile
 
 CALL_TILES = 64
-BATCHES = (8, 16, 32)
+BATCHES = (4, 8, 16, 32)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
 
 
@@ -233,12 +232,20 @@ async def _line(photos: Path, url: str, folder: Path, frames: int, engine: Engin
         tiles=sum(result.grid.rows * result.grid.cols for result in results),
         frames=len(results),
         pixels=sum(result.grid.width * result.grid.height for result in results),
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_rss_bytes=_peak_rss_bytes(),
         stage_seconds={
             stage: round(statistics.mean(getattr(result.timings, stage) for result in results), 4) for stage in stages
         },
         precision=loaded[0].precision,
     )
+
+
+def _peak_rss_bytes() -> int:
+    """The high-water mark of this program alone; `ru_maxrss` would inherit the parent's across the exec."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM in /proc/self/status")
 
 
 async def _fill(transport: Transport, photos: Path, frames: int) -> set[str]:

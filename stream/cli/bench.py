@@ -28,7 +28,7 @@ def pipeline(
     ),
     release: Annotated[str, typer.Option(help="Alias or id.")] = "champion",
     precision: Annotated[str, typer.Option(help="auto, bf16 or f32.")] = "auto",
-    frames: Annotated[int, typer.Option(help="Frames per run; photos are repeated.", min=1)] = 16,
+    frames: Annotated[int, typer.Option(help="Frames per run; photos are repeated.", min=1)] = 36,
     repeats: Annotated[int, typer.Option(help="Interleaved runs; medians are shown.", min=1)] = 3,
     transport: TransportOption = None,
     save: Annotated[Path | None, typer.Option(help="Write the JSON to this file as well.", metavar="FILE")] = None,
