@@ -36,8 +36,10 @@ learn-test: $(VENV)/train  ## The tests that need torch: network, training, expo
 bench: $(VENV)/base  ## Measure the whole line on this machine
 	$(BIN)/spanwatch bench pipeline
 
-train: $(VENV)/train  ## Make the shipped release again from DATA (about an hour on 2 cores)
+train: $(VENV)/train  ## Train a release as the shipped one was, from DATA, into out/zoo (about an hour on 2 cores)
 	$(BIN)/python -m models.train --data $(DATA) --out out/train
+	mkdir -p out/zoo
+	$(BIN)/python -m models.publish --run out/train --id lite0vit3-256.local --store out/zoo
 
 lock:  ## Compile requirements/*.txt from pyproject.toml (needs uv)
 	for part in base test train; do \

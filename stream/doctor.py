@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.engines.autopilot import cpu_flags
 from stream.config import Config
 from stream.errors import SpanwatchError
 
@@ -51,22 +52,13 @@ def _python(_: Config) -> Finding:
 
 
 def _processor(_: Config) -> Finding:
-    flags = _cpu_flags(Path("/proc/cpuinfo"))
+    flags = cpu_flags()
     have = [flag for flag in VECTOR_FLAGS if flag in flags]
     cores = len(os.sched_getaffinity(0))
     says = f"{cores} cores, {', '.join(have) or 'no vector extensions known to help'}"
     if "avx512_bf16" in have or "amx_bf16" in have:
         return Finding("processor", "ok", f"{says}; the engine can run in bf16")
     return Finding("processor", "note", says, "no bf16 instructions: the engine runs in f32, at about half the speed")
-
-
-def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
-    if not cpuinfo.exists():
-        return frozenset()
-    for line in cpuinfo.read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
 
 
 def _memory(config: Config) -> Finding:

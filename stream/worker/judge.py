@@ -56,14 +56,17 @@ class Judge:
             scores: float32 [rows, cols, classes] as the engine gave them.
 
         Returns:
-            A result over the trained classes only. A region is reported wherever the score says so, inspectable or
-            not: blur is a reason not to say "clean", never a reason to hide a finding.
+            A result over the trained classes only. A region is reported wherever the score says so, in dark and blurred
+            tiles too: blur is a reason not to say "clean", never a reason to hide a finding. Only where the ground
+            resolution is too coarse for a class there are no regions of it: what the network saw there was not the
+            defect, whatever its score; the scores stay in the result for whoever wants to look.
         """
         trained = [index for index, rule in enumerate(self.rules) if rule.trained]
         rules = [self.rules[index] for index in trained]
         seen = np.round(scores[:, :, trained], 4)
         unseen, share = _not_inspectable(rules, sight)
         untrained = [NotInspectable(defect=r.defect, reason="untrained") for r in self.rules if not r.trained]
+        visible = np.array([not _too_coarse(rule, sight) for rule in rules], np.bool_)
         thresholds = [rule.threshold for rule in rules]
         return Result(
             result_id=result_id(frame, tiling.grid),
@@ -71,7 +74,7 @@ class Judge:
             grid=tiling.grid,
             classes=tuple(rule.defect for rule in rules),
             scores=tuple(tuple(tuple(round(float(p), 4) for p in cell) for cell in row) for row in seen),
-            regions=regions.find(seen, thresholds, tiling, sight.mm_per_px),
+            regions=regions.find(seen * visible, thresholds, tiling, sight.mm_per_px),
             inspectable=round(share, 4),
             not_inspectable=(*untrained, *unseen),
             release=self.release,

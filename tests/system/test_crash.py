@@ -10,7 +10,7 @@ from tests.system import line
 from tests.system.child import DIED
 from tests.system.line import Role
 
-PHOTOS = 6
+PHOTOS = 4
 
 
 async def fill(log: Path, count: int = PHOTOS) -> None:
@@ -51,7 +51,7 @@ def test_a_worker_that_dies_after_any_commit_step_loses_nothing(tmp_path: Path, 
 RECORDS = [
     f"{on}:{at}:{how}"
     for on in ("poll", "blob_get", "send", "commit")
-    for at in (1, 3)
+    for at in range(1, PHOTOS + 1)
     for how in (("exit_after",) if on == "poll" else ("exit_before", "exit_after"))
 ]
 

@@ -68,5 +68,12 @@ def test_blur_is_no_reason_to_hide_a_finding() -> None:
     assert result.inspectable == 0.0
 
 
+def test_what_cannot_be_seen_at_this_distance_is_no_finding_and_its_scores_are_kept() -> None:
+    scores = np.full((2, 2, 3), 0.9, np.float32)
+    result = judged(scores, mm_per_px=2.0)
+    assert {region.defect for region in result.regions} == {"spalling"}
+    assert result.scores[0][0] == (0.9, 0.9)
+
+
 def test_a_result_names_one_release_and_its_precision() -> None:
     assert (judged().release, judged().precision) == ("release.1", "f32")
