@@ -114,7 +114,8 @@ def _print_table(flown: Flown, *, stopped: bool) -> None:
 
 
 def _counts(defects: list[str]) -> str:
-    return ", ".join(f"{defects.count(name)} {name}" for name in sorted(set(defects))) or "none"
+    counted = (f"{defects.count(name)} {name.replace('_', ' ')}" for name in sorted(set(defects)))
+    return ", ".join(counted) or "none"
 
 
 __all__ = ["run_photos"]
