@@ -151,14 +151,6 @@ async def check_commits(transport: LocalTransport) -> None:
         assert set(committed) <= answered, f"partition {partition} is committed past an open frame"
 
 
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something the processes do; a look each 20 ms, so the test takes as long as they do."""
-    async with asyncio.timeout(GIVE_UP_S):
-        while not condition():
-            await asyncio.sleep(0.02)
-    assert what
-
-
 def open_attempts(log: Path) -> dict[str, int]:
     """Frames that a worker is working on, or was when it died, by the attempt journal; with the crashes of each."""
     path = log / "state" / "attempts.sqlite"
