@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, get_args
 import typer
 from rich.text import Text
 
-from stream.cli.common import ConfigOption, JsonOption, TransportOption, load_config, out, print_json, run
+from stream.cli.common import ConfigOption, JsonOption, TransportOption, load_config, opened, out, print_json, run
 from stream.cli.results import AssetOption, FollowOption, Tail, line, new_table, print_table
 from stream.config import Config
 from stream.errors import Misuse
@@ -32,7 +31,6 @@ from stream.messages import (
     encode,
     envelope,
 )
-from stream.transport import open_transport
 from stream.transport.protocol import Message, Transport
 
 alerts_app = typer.Typer(invoke_without_command=True)
@@ -86,7 +84,7 @@ def alerts(
 async def _list(settings: Callable[[], Config], chosen: Chosen, follow: bool, as_json: bool) -> None:
     if chosen.state not in (None, *get_args(AlertState)):
         raise Misuse(f"--state is one of {', '.join(get_args(AlertState))}, not {chosen.state!r}")
-    async with _opened(settings()) as log:
+    async with opened(settings()) as log:
         tail = Tail(log, "alerts")
         latest = await _latest(tail)
         shown = sorted((alert for alert in latest.values() if alert in chosen), key=rank)
@@ -117,7 +115,7 @@ def show(
     """
 
     async def main() -> None:
-        async with _opened(_settings(context, config, transport)) as log:
+        async with opened(_settings(context, config, transport)) as log:
             partitions: dict[str, int] = {}
             latest: dict[str, Alert] = {}
             async for record, alert in Tail(log, "alerts").so_far(Alert):
@@ -168,7 +166,7 @@ async def _decide(
     if not who:
         raise Misuse("nobody to write into the history: name yourself with --who NAME")
     config = settings()
-    async with _opened(config) as log:
+    async with opened(config) as log:
         chosen = choose((await _latest(Tail(log, "alerts"))).values(), ids)
         for alert in chosen:
             now = datetime.now(UTC)
@@ -211,15 +209,6 @@ def choose(alerts: Iterable[Alert], ids: Sequence[str]) -> list[Alert]:
 def _settings(context: typer.Context, config: Path | None, transport: str | None) -> Config:
     before = context.obj or (None, None)
     return load_config(config or before[0], transport or before[1])
-
-
-@asynccontextmanager
-async def _opened(settings: Config) -> AsyncIterator[Transport]:
-    log = await open_transport(settings)
-    try:
-        yield log
-    finally:
-        await log.close()
 
 
 async def _latest(tail: Tail) -> dict[str, Alert]:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +20,8 @@ from rich.markup import escape
 from stream import config as settings
 from stream.config import Config
 from stream.errors import BadFrame, Misuse, SpanwatchError
+from stream.transport import open_transport
+from stream.transport.protocol import Transport
 
 DONE, FAILED, MISUSED, SOME_DEAD = 0, 1, 2, 3
 """Exit codes: done; failed; used wrongly; done, but some frames are dead."""
@@ -44,6 +46,16 @@ def load_config(path: Path | None, transport: str | None = None) -> Config:
     """The settings of this call: file, variables, then the options given on the command line."""
     config = settings.load(path, os.environ)
     return msgspec.structs.replace(config, transport=transport) if transport else config
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Transport]:
+    """The settings' transport, for as long as the block runs."""
+    transport = await open_transport(config)
+    try:
+        yield transport
+    finally:
+        await transport.close()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

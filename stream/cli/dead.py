@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,23 +9,11 @@ import typer
 from rich.table import Table
 
 from stream import dead as box
-from stream.cli.common import ConfigOption, JsonOption, TransportOption, load_config, out, print_json, run
-from stream.config import Config
-from stream.transport import open_transport
-from stream.transport.protocol import Transport
+from stream.cli.common import ConfigOption, JsonOption, TransportOption, load_config, opened, out, print_json, run
 
 dead_app = typer.Typer(no_args_is_help=True, help="Frames that got a reason instead of a result; their bytes are kept.")
 
 Ids = Annotated[list[str], typer.Argument(help="Frame ids, or their first digits.", metavar="ID...")]
-
-
-@asynccontextmanager
-async def _opened(settings: Config) -> AsyncIterator[Transport]:
-    transport = await open_transport(settings)
-    try:
-        yield transport
-    finally:
-        await transport.close()
 
 
 @dead_app.command("list")
@@ -38,7 +24,7 @@ def list_(config: ConfigOption = None, transport: TransportOption = None, as_jso
     """
 
     async def main() -> None:
-        async with _opened(load_config(config, transport)) as log:
+        async with opened(load_config(config, transport)) as log:
             entries = await box.read(log)
         if as_json:
             for entry in entries:
@@ -63,7 +49,7 @@ def show(ids: Ids, config: ConfigOption = None, transport: TransportOption = Non
     """
 
     async def main() -> None:
-        async with _opened(load_config(config, transport)) as log:
+        async with opened(load_config(config, transport)) as log:
             chosen = box.choose(await box.read(log), ids)
         for entry in chosen:
             if as_json:
@@ -103,7 +89,7 @@ def retry(ids: Ids, config: ConfigOption = None, transport: TransportOption = No
 
     async def main() -> None:
         settings = load_config(config, transport)
-        async with _opened(settings) as log:
+        async with opened(settings) as log:
             for entry in box.choose(await box.read(log), ids):
                 await box.send_back(log, entry, source=f"{settings.site}/dead", now=datetime.now(UTC))
                 out.print(f"{entry.dead.frame_id[:12]} sent back; `spanwatch results --follow` shows its answer")

@@ -12,12 +12,12 @@ from stream.cli.common import (
     TransportOption,
     load_config,
     log_to_stderr,
+    opened,
     run,
     stop_on_signals,
 )
 from stream.errors import Misuse
 from stream.messages import RecordPosition
-from stream.transport import open_transport
 
 SkipOption = Annotated[
     list[str] | None,
@@ -45,11 +45,8 @@ def findings(
         positions = frozenset(map(_position, skip or ()))
         log_to_stderr(log_format)
         stop = stop_on_signals()
-        log = await open_transport(settings)
-        try:
+        async with opened(settings) as log:
             await run_findings(log, settings, stop, skip=positions)
-        finally:
-            await log.close()
 
     run(main())
 

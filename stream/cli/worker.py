@@ -12,12 +12,12 @@ from stream.cli.common import (
     TransportOption,
     load_config,
     log_to_stderr,
+    opened,
     run,
     state_folder,
     stop_on_signals,
 )
 from stream.site import Role, run_site
-from stream.transport import open_transport
 
 
 def worker(
@@ -34,11 +34,8 @@ def worker(
         settings = load_config(config, transport)
         log_to_stderr(log_format)
         stop = stop_on_signals()
-        log = await open_transport(settings)
-        try:
+        async with opened(settings) as log:
             await run_worker(log, settings, stop, state=state_folder(settings))
-        finally:
-            await log.close()
 
     run(main())
 
