@@ -11,11 +11,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from stream.errors import Misuse
+
+RoleName = Literal["uploader", "worker", "findings", "reader"]
+"""Who opens a transport; `reader` is every command that only looks, and an alert consumer."""
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -32,6 +35,57 @@ class LocalSection(Section, frozen=True, kw_only=True):
     """Of every topic; fixed when the log is made. More workers than partitions have nothing to do."""
     min_free_bytes: int = 1 * GIB
     """Uploads are refused before the disk has less left than this."""
+
+
+class Login(Section, frozen=True, kw_only=True):
+    """Who a role is to the broker. A password comes from the environment only, and is never printed."""
+
+    username: str | None = None
+    password: str | None = None
+    certificate: str | None = None
+    """PEM file of a client certificate, instead of or beside a password; its key may lie in the same file."""
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r}, certificate={self.certificate!r})"
+
+    __str__ = __repr__
+
+
+class KafkaSection(Section, frozen=True, kw_only=True):
+    """The distributed log (`transport = "kafka://HOST:PORT[,HOST:PORT]"`)."""
+
+    partitions: int = 12
+    """Of every topic `spanwatch topics create` makes: at least twice the workers there will ever be."""
+    replication: int = 1
+    """Copies of every topic; 3 with three brokers or more."""
+    min_insync: int = 1
+    """How many copies must have a record before it is acknowledged; 2 with a replication of 3."""
+    max_inline_bytes: int = 40 * MIB
+    """The largest photo that travels inside a record; 0: always by reference."""
+    blobs: str = "spanwatch-data/blobs"
+    """Folder of photos that travel by reference and of dead frames' bytes; all roles must see the same one."""
+    min_free_bytes: int = 1 * GIB
+    """Of that folder's disk: uploads are refused before it has less left than this."""
+    member: str | None = None
+    """Static membership: a name for this process that outlives it, so that a restart within the session costs no
+    rebalance. `spanwatch site` gives each of its roles one."""
+    session_timeout_s: float = 45.0
+    """After so long without a heartbeat a member is dead and its partitions go to others."""
+    heartbeat_s: float = 3.0
+    """How often a member asks whether the group has changed: the others hear of a new member after about so long."""
+    rebalance_timeout_s: float = 60.0
+    """How long members may take to give partitions back; longer than a worker's budget for it (20 s)."""
+    security: Literal["plaintext", "tls", "sasl", "sasl_tls"] = "plaintext"
+    """`sasl` sends frames in the clear and belongs on loopback or in a tunnel."""
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    ca: str | None = None
+    """PEM file of the authority that signed the brokers' certificates; None: those the system trusts."""
+    login: Login = Login()
+    """For every role that has no login of its own below, and for commands that read."""
+    uploader: Login = Login()
+    worker: Login = Login()
+    findings: Login = Login()
 
 
 class EngineSection(Section, frozen=True, kw_only=True):
@@ -108,10 +162,11 @@ class Config(Section, frozen=True, kw_only=True):
     transport: str = "local:spanwatch-data"
     topic_prefix: str = ""
     state: str | None = None
-    """Folder of what a box keeps for itself (the attempt journal); None: beside the embedded log."""
+    """Folder of what a box keeps for itself (the attempt journal); None: `state` beside the embedded log or the blobs."""
     site: str = "site"
     """Names this box in `ce_source`."""
     local: LocalSection = LocalSection()
+    kafka: KafkaSection = KafkaSection()
     engine: EngineSection = EngineSection()
     worker: WorkerSection = WorkerSection()
     findings: FindingsSection = FindingsSection()
@@ -135,6 +190,7 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Conf
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise Misuse(f"{path} is not TOML: {error}") from error
     origin = str(path) if path is not None else "configuration"
+    _refuse_secrets(tree, "", origin)
     config = _convert(tree, Config, origin, strict=True)
     overrides = _from_env(env or {})
     if overrides:
@@ -165,6 +221,16 @@ def _refuse_unknown(tree: Mapping[str, Any], kind: type[Section], prefix: str, o
             if not isinstance(value, Mapping):
                 raise Misuse(f"{origin}: {where} is a section: write [{where}]")
             _refuse_unknown(value, section, f"{where}.", origin)
+
+
+def _refuse_secrets(tree: Mapping[str, Any], prefix: str, origin: str) -> None:
+    """A file is copied, mailed and committed; a password in it would go along."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _refuse_secrets(value, f"{prefix}{key}.", origin)
+        elif key == "password":
+            variable = "SPANWATCH_" + f"{prefix}{key}".upper().replace(".", "__")
+            raise Misuse(f"{origin}: {prefix}{key} is a secret and is read from the environment only: set {variable}")
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from stream import config as settings
-from stream.config import Config
+from stream.config import Config, RoleName
 from stream.errors import BadFrame, Misuse, SpanwatchError
 from stream.transport import open_transport
 from stream.transport.protocol import Transport
@@ -35,7 +35,7 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; see configs/edge.toml.", metavar="FILE")
 ]
 TransportOption = Annotated[
-    str | None, typer.Option("--transport", help="local:DIR; wins over the configuration.", metavar="URL")
+    str | None, typer.Option("--transport", help="local:DIR or kafka://HOST:PORT; wins over the configuration.", metavar="URL")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a program: JSON, one object a line.")]
 
@@ -49,9 +49,9 @@ def load_config(path: Path | None, transport: str | None = None) -> Config:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Transport]:
-    """The settings' transport, for as long as the block runs."""
-    transport = await open_transport(config)
+async def opened(config: Config, role: RoleName = "reader") -> AsyncIterator[Transport]:
+    """The settings' transport, for as long as the block runs, opened as that role."""
+    transport = await open_transport(config, role)
     try:
         yield transport
     finally:
@@ -145,10 +145,10 @@ LogFormatOption = Annotated[str, typer.Option("--log-format", help="text or json
 
 
 def state_folder(config: Config) -> Path:
-    """Where a role of this box keeps what is its own: beside the embedded log."""
+    """Where a role of this box keeps what is its own: beside the embedded log, or beside the blobs."""
     scheme, _, rest = config.transport.partition(":")
     if config.state is not None:
         return Path(config.state)
     if scheme == "local":
         return Path(rest) / "state"
-    raise Misuse('this transport needs a folder for the worker\'s own state: state = "DIR" in the configuration')
+    return Path(config.kafka.blobs).parent / "state"

@@ -45,7 +45,7 @@ def findings(
         positions = frozenset(map(_position, skip or ()))
         log_to_stderr(log_format)
         stop = stop_on_signals()
-        async with opened(settings) as log:
+        async with opened(settings, "findings") as log:
             await run_findings(log, settings, stop, skip=positions)
 
     run(main())

@@ -34,7 +34,7 @@ def worker(
         settings = load_config(config, transport)
         log_to_stderr(log_format)
         stop = stop_on_signals()
-        async with opened(settings) as log:
+        async with opened(settings, "worker") as log:
             await run_worker(log, settings, stop, state=state_folder(settings))
 
     run(main())

@@ -51,16 +51,24 @@ class Record:
 
 
 class Listener(Protocol):
-    """Hears which partitions a consumer gets and loses, from inside `Consumer.poll` and `Consumer.close`."""
+    """Hears which partitions a consumer gets and loses.
+
+    It is called from inside `Consumer.poll` and `Consumer.close`, and on Kafka also between polls, from the transport's
+    own task; never two calls at once. What it raises ends the poll that is under way, or the next one.
+    """
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        """These partitions are now ours; reading starts at their committed offset, or at the earliest record."""
+        """These partitions are now ours; reading starts at their committed offset, or at the earliest record.
+
+        None of their records is handed out before this returns.
+        """
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """These partitions go to another member when this returns.
 
         Commit what is finished, drop the rest: until it returns, commits for them still count; afterwards they raise.
-        The trap: it runs inside `poll`, so waiting here for something that only a later `poll` brings never ends.
+        From the moment it is called `poll` hands out none of their records.
+        The trap: it may run inside `poll`, so waiting here for something that only a later `poll` brings never ends.
         """
 
 

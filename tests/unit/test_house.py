@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for package in ("stream", "models") for path in (ROOT / package).rglob("*.py"))
 
 DOORS = {
-    "aiokafka": ("stream/transport/kafka.py",),
+    "aiokafka": ("stream/transport/kafka",),
     "faust": ("stream/findings/agents.py",),
     "cv2": ("stream/photo/", "models/"),
     "simplejpeg": ("stream/photo/", "models/"),
