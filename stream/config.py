@@ -162,7 +162,7 @@ class Config(Section, frozen=True, kw_only=True):
     transport: str = "local:spanwatch-data"
     topic_prefix: str = ""
     state: str | None = None
-    """Folder of what a box keeps for itself (the attempt journal); None: `state` beside the embedded log or the blobs."""
+    """Folder of what a box keeps for itself (the attempt journal); None: `state` beside the log or the blobs."""
     site: str = "site"
     """Names this box in `ce_source`."""
     local: LocalSection = LocalSection()

@@ -50,7 +50,7 @@ class Metrics:
             "spanwatch_lag_records", "Records not committed yet.", ["topic", "partition"], registry=registry
         )
         self.lag_seconds = Gauge(
-            "spanwatch_lag_seconds", "Age of the record taken last.", ["topic", "partition"], registry=registry
+            "spanwatch_lag_seconds", "Age of the oldest record in work.", ["topic", "partition"], registry=registry
         )
         self.dead_frames = Counter("spanwatch_dead_frames", "Dead frames by reason.", ["reason"], registry=registry)
         self.alerts = Counter("spanwatch_alerts", "Changes of alerts.", ["defect", "severity"], registry=registry)

@@ -35,7 +35,8 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; see configs/edge.toml.", metavar="FILE")
 ]
 TransportOption = Annotated[
-    str | None, typer.Option("--transport", help="local:DIR or kafka://HOST:PORT; wins over the configuration.", metavar="URL")
+    str | None,
+    typer.Option("--transport", help="local:DIR or kafka://HOST:PORT; wins over the configuration.", metavar="URL"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a program: JSON, one object a line.")]
 

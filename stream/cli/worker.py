@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated
 
 import typer
@@ -55,11 +56,15 @@ def site(
     options += ["--transport", transport] if transport else []
 
     async def main() -> None:
-        first = load_config(config, transport).metrics.worker_port  # a wrong file is told here, not by every child
-        roles = [Role("findings", ("findings", *options))]
+        settings = load_config(config, transport)  # a wrong file is told here, not by every child
+        first = settings.metrics.worker_port
+        member = settings.kafka.member or f"{settings.site}-{socket.gethostname()}"
+        roles = [Role("findings", ("findings", *options), {"SPANWATCH_KAFKA__MEMBER": f"{member}-findings"})]
         for number in range(workers):
-            port = {"SPANWATCH_METRICS__WORKER_PORT": str(first + number)} if first > 0 else {}
-            roles.append(Role(f"worker-{number}", ("worker", *options), port))
+            # The name outlives the process: a worker that falls and is restarted gets its own partitions back at once.
+            variables = {"SPANWATCH_KAFKA__MEMBER": f"{member}-worker-{number}"}
+            variables |= {"SPANWATCH_METRICS__WORKER_PORT": str(first + number)} if first > 0 else {}
+            roles.append(Role(f"worker-{number}", ("worker", *options), variables))
         log_to_stderr(log_format)
         await run_site(roles, stop_on_signals())
 

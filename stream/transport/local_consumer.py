@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from stream.errors import Broken, Misuse
+from stream.errors import Misuse, PartitionLost
 from stream.transport import local_store
 from stream.transport.local_group import Membership
 from stream.transport.local_log import Log
@@ -94,7 +94,8 @@ class LocalConsumer:
         rows = []
         for tp, offset in offsets.items():
             if tp.topic not in self._topics or not self._membership.owns(tp.partition):
-                raise Broken(f"group {self._reader!r}: {tp.topic}/{tp.partition} is not held by this member, no commit")
+                where = f"{tp.topic}/{tp.partition}"
+                raise PartitionLost(f"group {self._reader!r}: {where} is not held by this member, no commit")
             rows.append((self._log.topic(self._topics[tp.topic]).id, tp.partition, offset))
         await self._log.write(partial(local_store.commit, reader=self._reader, offsets=rows))
 

@@ -89,7 +89,9 @@ class Consumer(Protocol):
         """Durably note that all records below each offset are done.
 
         Raises:
-            Broken: a partition is not (any longer) held by this member: its work belongs to another now.
+            PartitionLost: one is not (any longer) held by this member: its work belongs to another now. From then on
+                `poll` hands out none of its records, until it is assigned anew.
+            Broken: an offset is past what was read.
         """
 
     async def close(self) -> None:

@@ -6,11 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stream.config import RetentionSection
+from stream.config import Config, RetentionSection
 from stream.errors import Misuse
 from stream.messages import TOPICS
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+PHOTO_HEADROOM_BYTES = 8 * 1024 * 1024
+"""On top of the largest inline photo: its headers and the batch around it."""
+SMALL_RECORD_BYTES = 4 * 1024 * 1024
+"""The largest record of the topics that carry JSON: raising it for all would invite photos there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +26,14 @@ class Topic:
     """The key under `[retention]` that says for how many hours; None: for ever."""
     compacted: bool = False
     """Only the latest record of each key must stay."""
+    carries_photos: bool = False
+    """Its records may be as large as a photo."""
     awaits_reader: bool = False
     """Work: however old, it is kept until a group has done it. If not, age alone decides while no group reads it."""
 
 
 _RULES = (
-    Topic("frames", "frames_hours", awaits_reader=True),
+    Topic("frames", "frames_hours", carries_photos=True, awaits_reader=True),
     Topic("results", "results_hours", awaits_reader=True),
     Topic("alerts", None, compacted=True),
     Topic("decisions", "decisions_hours"),
@@ -57,6 +63,49 @@ def stored_name(prefix: str, name: str) -> str:
 def kept_s(topic: Topic, retention: RetentionSection) -> float | None:
     """For how many seconds its records are kept; None: for ever."""
     return None if topic.kept is None else float(getattr(retention, topic.kept)) * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic should be on a Kafka broker."""
+
+    name: str
+    stored: str
+    """Its name on the broker."""
+    partitions: int
+    replication: int
+    settings: Mapping[str, str]
+    """In Kafka's words, as strings."""
+
+
+def specs(config: Config) -> tuple[TopicSpec, ...]:
+    """How every topic of a site should be on its broker."""
+    return tuple(
+        TopicSpec(
+            topic.name,
+            stored_name(config.topic_prefix, topic.name),
+            config.kafka.partitions,
+            config.kafka.replication,
+            _kafka_settings(topic, config),
+        )
+        for topic in RULES.values()
+    )
+
+
+def _kafka_settings(topic: Topic, config: Config) -> Mapping[str, str]:
+    """Everything that matters is said, so that a broker's own defaults change nothing."""
+    seconds = kept_s(topic, config.retention)
+    largest = config.kafka.max_inline_bytes + PHOTO_HEADROOM_BYTES if topic.carries_photos else SMALL_RECORD_BYTES
+    return {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "retention.ms": "-1" if seconds is None else str(int(seconds * 1000)),
+        "retention.bytes": "-1",
+        "max.message.bytes": str(largest),
+        "min.insync.replicas": str(config.kafka.min_insync),
+        "message.timestamp.type": "LogAppendTime",
+        "compression.type": "producer",
+        "unclean.leader.election.enable": "false",
+    }
 
 
 def check_name(what: str, name: str) -> str:

@@ -13,13 +13,17 @@ changes nothing for a reader. No crash loses it, because (3) never runs ahead of
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from stream.errors import PartitionLost
 from stream.patience import patiently
 from stream.transport.protocol import Consumer, Message, TopicPartition, Transport
 from stream.worker.attempts import AttemptJournal
 from stream.worker.ledger import Entry, Ledger
+
+log = logging.getLogger(__name__)
 
 OUTPUT_DEADLINE_S = 120.0
 """How long an output is offered again before the worker stops and the supervisor takes over."""
@@ -50,7 +54,7 @@ class Committer:
 
         Raises:
             Unavailable: the transport stayed away past the deadline.
-            Broken: the group has given the partition away without telling us.
+            Broken: the transport refuses an output.
         """
         if not self._ledger.holds(entry):
             return False
@@ -66,8 +70,16 @@ class Committer:
             self._journal.finish(attempt)
             self._step(2)
             # (3) offset of the contiguous finished head committed
-            if moved:
-                await self._commit_head(entry.tp)
+            try:
+                if moved:
+                    await self._commit_head(entry.tp)
+            except PartitionLost as error:
+                # The group has gone on without us (a long outage, a suspended machine): the next owner reads it again.
+                log.warning(
+                    "partition lost, dropping its frames open=%d error=%s", self._ledger.open_in(entry.tp), error
+                )
+                self._ledger.drop(entry.tp)
+                return False
             self._step(3)
         return True
 

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 
 from stream.errors import BadFrame, BlobMissing
 from stream.messages import Frame
@@ -42,7 +43,7 @@ class Ingest:
         lag_due = 0.0
         while not stop.is_set():
             if time.monotonic() >= lag_due:
-                await self._measure_lag()
+                await self._measure_lag(consumer)
                 lag_due = time.monotonic() + LAG_EVERY_S
             await self._look_for_absent()
             poll = partial(consumer.poll, max_records=1, timeout_s=POLL_S)
@@ -59,7 +60,6 @@ class Ingest:
             data=record.value,
         )
         self._line.open.all.add(work)
-        self._kit.metrics.lag_seconds.labels(record.topic, record.partition).set(time.time() - record.timestamp)
         work.crashes = self._kit.journal.crashes(work.attempt)
         if work.crashes >= POISON_AFTER:
             await self._fetch_to_keep(work)
@@ -131,10 +131,18 @@ class Ingest:
             log.info("poisoned frame has no readable bytes frame=%s error=%s", work.record.key, error)
         self._line.open.absent.pop(work, None)
 
-    async def _measure_lag(self) -> None:
+    async def _measure_lag(self, consumer: Consumer) -> None:
+        """Say how far behind each partition is: records of all, and of those held here the age of the oldest."""
+        metrics = self._kit.metrics
         lag = partial(self._kit.transport.lag, self._line.settings.group, "frames")
         for partition, records in (await patiently(lag, deadline_s=TRANSPORT_DEADLINE_S)).items():
-            self._kit.metrics.lag_records.labels("frames", partition).set(records)
+            metrics.lag_records.labels("frames", partition).set(records)
+        metrics.lag_seconds.clear()  # a partition that has gone to another worker is no longer ours to speak of
+        oldest = {tp.partition: time.time() for tp in consumer.assignment}
+        for work in self._line.open.all:
+            oldest[work.record.partition] = min(oldest.get(work.record.partition, inf), work.record.timestamp)
+        for partition, accepted in oldest.items():
+            metrics.lag_seconds.labels("frames", partition).set(max(0.0, time.time() - accepted))
 
 
 def _examine(frame: Frame, data: bytes, max_pixels: int) -> Header:

@@ -59,7 +59,17 @@ def test_the_edge_file_is_complete_and_says_the_defaults() -> None:
     path = CONFIGS / "edge.toml"
     assert msgspec.structs.replace(load(path), transport=Config().transport) == Config()
     told = tomllib.loads(path.read_text())
-    optional = {"state", "store", "outbox"}  # None has no word in TOML; the field's docstring says what it means
+    optional = {
+        "state",
+        "store",
+        "outbox",
+        "member",
+        "ca",
+        "username",
+        "password",
+        "certificate",
+        "key",
+    }  # None has no word in TOML; the field's docstring says what it means
 
     def check(section: msgspec.Struct, tree: dict[str, object], where: str) -> None:
         for field in section.__struct_fields__:
@@ -69,6 +79,18 @@ def test_the_edge_file_is_complete_and_says_the_defaults() -> None:
                 check(value, tree[field], f"{where}{field}.")  # type: ignore[arg-type]
 
     check(Config(), told, "")
+
+
+@pytest.mark.parametrize("section", ["kafka.login", "kafka.worker"])
+def test_a_password_is_taken_from_the_environment_only_and_never_printed(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(f'[{section}]\npassword = "hunter2"\n')
+    variable = f"SPANWATCH_{section.upper().replace('.', '__')}__PASSWORD"
+    with pytest.raises(Misuse, match=f"{section}.password is a secret .* set {variable}") as refused:
+        load(path)
+    assert "hunter2" not in str(refused.value)
+    config = load(None, {variable: "hunter2"})
+    assert "hunter2" in msgspec.json.encode(config).decode() and "hunter2" not in repr(config)
 
 
 def test_the_committed_schemas_are_those_of_the_code() -> None:

@@ -1,0 +1,29 @@
+"""What tests of every folder share: one real broker for the whole run, started by the first test that asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.broker import Broker, NoBroker, free_port
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that nobody kills; SPANWATCH_TEST_KAFKA=127.0.0.1:PORT names one that runs already."""
+    running = os.environ.get("SPANWATCH_TEST_KAFKA")
+    if running:
+        yield Broker(Path(os.devnull), int(running.rpartition(":")[2]))
+        return
+    started = Broker(tmp_path_factory.mktemp("kafka") / "broker", free_port())
+    try:
+        started.start()
+    except NoBroker as error:
+        pytest.skip(f"needs a Kafka broker: {error}")
+    try:
+        yield started
+    finally:
+        started.stop()
