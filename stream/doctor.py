@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import platform
@@ -43,6 +44,7 @@ def examine(config: Config) -> list[Finding]:
         _engine,
         _gpu,
         _disk,
+        _log,
     )
     return [check(config) for check in checks]
 
@@ -121,19 +123,34 @@ def _gpu(_: Config) -> Finding:
 
 def _disk(config: Config) -> Finding:
     scheme, _, rest = config.transport.partition(":")
+    folder, reserve = (rest, config.local.min_free_bytes)
     if scheme != "local":
-        return Finding("disk", "note", "the log is elsewhere")
-    place = Path(rest)
+        folder, reserve = config.kafka.blobs, config.kafka.min_free_bytes
+    place = Path(folder)
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    reserve = config.local.min_free_bytes
-    says = f"{_gib(free)} free for {rest}, uploads are refused below {_gib(reserve)}"
+    says = f"{_gib(free)} free for {folder}, uploads are refused below {_gib(reserve)}"
     if free < reserve:
         return Finding("disk", "bad", says, "free some space or run `spanwatch gc`")
     if free < reserve + RECOMMENDED_BYTES:
         return Finding("disk", "note", says, "room for a few flights only")
     return Finding("disk", "ok", says)
+
+
+def _log(config: Config) -> Finding:
+    if not config.transport.startswith("kafka:"):
+        return Finding("log", "ok", f"embedded, {config.transport}")
+    from stream.transport.kafka_topics import describe_topics
+
+    try:
+        states = asyncio.run(describe_topics(config))
+    except SpanwatchError as error:
+        return Finding("log", "bad", str(error), "is the broker up? `make kafka` starts one to try things with")
+    wrong = [state.spec.stored for state in states if state.fix or state.differs]
+    if wrong:
+        return Finding("log", "bad", f"topics to look at: {', '.join(wrong)}", "`spanwatch topics describe`")
+    return Finding("log", "ok", f"{config.transport} answers, topics as they should be")
 
 
 def _gib(size: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import stream
-from stream.cli import alerts, bench, dead, doctor, findings, gc, release, results, run, upload, worker
+from stream.cli import alerts, bench, dead, doctor, findings, gc, release, results, run, topics, upload, worker
 
 app = typer.Typer(
     name="spanwatch",
@@ -36,6 +36,7 @@ app.command("gc")(gc.gc)
 app.add_typer(upload.upload_app, name="upload")
 app.add_typer(alerts.alerts_app, name="alerts")
 app.add_typer(dead.dead_app, name="dead")
+app.add_typer(topics.topics_app, name="topics")
 app.add_typer(release.release_app, name="release")
 app.add_typer(bench.bench_app, name="bench")
 

@@ -13,8 +13,9 @@ from stream.cli.common import ConfigOption, JsonOption, TransportOption
 from stream.config import Config
 from stream.errors import Misuse
 from stream.transport import open_transport
+from stream.transport.blobs import FolderBlobs
 from stream.transport.local import LocalTransport
-from stream.transport.retention import GcReport
+from stream.transport.retention import GcReport, gc_blobs
 from stream.transport.retention import gc as collect
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
@@ -28,7 +29,8 @@ def gc(
 ) -> None:
     """Remove records and photos that are past their time and done with; workers may run.
 
-    Nothing goes that a group has not committed. The times are in the retention section of the configuration.
+    Nothing goes that a group has not committed. The times are in the retention section of the configuration. A Kafka
+    broker removes records by itself (`spanwatch topics describe`); there, only photos that no record names go.
 
     Example: spanwatch gc --transport local:/data/spanwatch --dry-run
     """
@@ -42,9 +44,11 @@ def gc(
 async def _collect(config: Config, dry_run: bool) -> GcReport:
     home = await open_transport(config)
     try:
-        if not isinstance(home, LocalTransport):
-            raise Misuse(f"{home.url} removes old records by its own settings; `spanwatch gc` is for local:DIR")
-        return await collect(home, config.retention, time.time(), dry_run=dry_run)
+        if isinstance(home, LocalTransport):
+            return await collect(home, config.retention, time.time(), dry_run=dry_run)
+        if isinstance(home.blobs, FolderBlobs):
+            return await gc_blobs(home, home.blobs, time.time(), dry_run=dry_run)
+        raise Misuse(f"the photos of {home.url} lie in no folder")
     finally:
         await home.close()
 
@@ -62,7 +66,7 @@ def _print(report: GcReport) -> None:
     for held in report.held:
         readers = f"group {', '.join(held.groups)} has not done them" if held.groups else "no group has ever read them"
         common.out.print(f"kept {held.records:,} {held.topic} records past their time: {readers}")
-    if not report.dry_run:
+    if report.log_bytes is not None and not report.dry_run:
         common.out.print(
             f"the log is {decimal(report.log_bytes)}, {decimal(report.log_bytes_returned)} less than before"
         )

@@ -11,7 +11,7 @@ REMOVE_AT_ONCE = 500
 """Records removed in one commit: a worker's send waits for no more than that."""
 _FREE_PAGES_AT_ONCE = 2_000
 _SCAN_AT_ONCE = 1_000
-_DIGEST = re.compile(r"(?=([0-9a-f]{64}))")  # overlapping: a digest may follow other hexadecimal digits
+DIGEST = re.compile(r"(?=([0-9a-f]{64}))")  # overlapping: a digest may follow other hexadecimal digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def named_digests(db: sqlite3.Connection, topic: int, at: tuple[int, int]) -> tu
     digests: set[str] = set()
     last = None
     for offset, headers, value in rows:
-        digests.update(_DIGEST.findall(headers))
-        digests.update(_DIGEST.findall(value.decode(errors="replace")) if value is not None else ())
+        digests.update(DIGEST.findall(headers))
+        digests.update(DIGEST.findall(value.decode(errors="replace")) if value is not None else ())
         last = offset
     return digests, None if last is None else last + 1
 

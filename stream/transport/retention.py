@@ -1,4 +1,4 @@
-"""Removes what is old enough and done with: the rule is pure, the rest carries it out on the embedded log."""
+"""Removes what is old enough and done with: the rule is pure, the rest carries it out on the log and the blobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import msgspec
 from stream.config import RetentionSection
 from stream.transport import local_sweep as sweep
 from stream.transport import topics
+from stream.transport.blobs import FolderBlobs
 from stream.transport.local import LocalTransport
+from stream.transport.protocol import Transport
 from stream.transport.topics import Topic
 
 BLOB_GRACE_S = 3600.0
@@ -44,8 +46,8 @@ class GcReport(msgspec.Struct, frozen=True, kw_only=True):
     leftovers: int
     """Unfinished blob files of dead processes."""
     held: tuple[Held, ...]
-    log_bytes: int
-    """The log file's size afterwards."""
+    log_bytes: int | None
+    """The log file's size afterwards; None: the log is a broker's."""
     log_bytes_returned: int
     """By how much it shrank."""
 
@@ -103,6 +105,42 @@ async def gc(
         held=tuple(run.held),
         log_bytes=after,
         log_bytes_returned=max(0, before - after),
+    )
+
+
+async def gc_blobs(
+    transport: Transport,
+    blobs: FolderBlobs,
+    now: float,
+    *,
+    dry_run: bool = False,
+    blob_grace_s: float = BLOB_GRACE_S,
+) -> GcReport:
+    """Remove the photos that no record names any more, where the broker itself removes records (Kafka).
+
+    It reads all of `frames` and `dead-frames`, so inline photos cross the network once. The folder must belong to
+    these topics alone: photos that another site's records name would go.
+    """
+    before = now - blob_grace_s
+    named: set[str] = set()
+    for topic in _NAMING:
+        async for record in transport.read(topic):
+            for text in record.headers.values():
+                named.update(sweep.DIGEST.findall(text))
+            if record.value.startswith(b"{"):
+                named.update(sweep.DIGEST.findall(record.value.decode(errors="replace")))
+    swept = await blobs.sweep(named, before=before, dry_run=dry_run)
+    return GcReport(
+        dry_run=dry_run,
+        removed={},
+        compacted={},
+        record_bytes=0,
+        blobs=swept.blobs,
+        blob_bytes=swept.blob_bytes,
+        leftovers=swept.leftovers,
+        held=(),
+        log_bytes=None,
+        log_bytes_returned=0,
     )
 
 

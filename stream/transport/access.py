@@ -1,0 +1,73 @@
+"""Who may do what on the broker: the least rights that each role needs, and the commands that give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from stream.config import Config, RoleName
+from stream.transport import topics
+
+Operation = Literal["Read", "Write", "Describe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One line of the table. `Read` and `Write` include `Describe`, as they do in Kafka."""
+
+    role: RoleName
+    kind: Literal["topic", "group"]
+    name: str
+    """Of ours: the topic, or whose group it is."""
+    operation: Operation
+
+
+RIGHTS: tuple[Right, ...] = (
+    Right("uploader", "topic", "frames", "Write"),
+    # The worker commits what it has read, and says how far behind it is.
+    Right("worker", "topic", "frames", "Read"),
+    Right("worker", "topic", "results", "Write"),
+    Right("worker", "topic", "dead-frames", "Write"),
+    Right("worker", "group", "worker", "Read"),
+    # Findings reads its own alerts: they are its state.
+    Right("findings", "topic", "results", "Read"),
+    Right("findings", "topic", "decisions", "Read"),
+    Right("findings", "topic", "alerts", "Read"),
+    Right("findings", "topic", "alerts", "Write"),
+    Right("findings", "group", "findings", "Read"),
+    # An alert consumer; a person's word on an alert goes out as a decision.
+    Right("reader", "topic", "alerts", "Read"),
+    Right("reader", "topic", "results", "Read"),
+    Right("reader", "topic", "dead-frames", "Read"),
+    Right("reader", "topic", "decisions", "Write"),
+)
+"""The whole table; idempotent producers need no right of their own since Kafka 3.0."""
+
+
+def principal(config: Config, role: RoleName) -> str:
+    """The role's name on the broker, as its login is configured; else `User:ROLE`, for you to replace."""
+    own = {"uploader": config.kafka.uploader, "worker": config.kafka.worker, "findings": config.kafka.findings}
+    login = own.get(role)
+    name = (login.username if login is not None else None) or config.kafka.login.username or role
+    return f"User:{name}"
+
+
+def resource(config: Config, right: Right) -> tuple[str, str]:
+    """The kind of the resource and its name on the broker."""
+    if right.kind == "topic":
+        return "topic", topics.stored_name(config.topic_prefix, right.name)
+    groups = {"worker": config.worker.group, "findings": config.findings.group}
+    return "group", f"{config.topic_prefix}{groups[right.name]}"
+
+
+def commands(config: Config) -> Iterator[tuple[RoleName, str]]:
+    """What an administrator types, role by role."""
+    broker = config.transport.partition("://")[2]
+    for right in RIGHTS:
+        kind, name = resource(config, right)
+        yield (
+            right.role,
+            f"kafka-acls.sh --bootstrap-server {broker} --command-config admin.properties --add"
+            f" --allow-principal {principal(config, right.role)} --operation {right.operation} --{kind} {name}",
+        )
