@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,\
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 DATA ?= ../shared/data
 
-.PHONY: help demo test check learn-test bench train lock clean
+.PHONY: help demo test check lint learn-test bench train kafka java lock clean
 
 help:  ## Show these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,7 +17,7 @@ help:  ## Show these lines
 demo: $(VENV)/base  ## Find defects in a sample flight and write out/demo/report.html
 	$(BIN)/spanwatch run tests/data/flight --out out/demo --asset sample --drone mixed
 
-test: $(VENV)/test  ## Everything CI runs: lint, types, unit, contract and system tests
+test: $(VENV)/test java  ## Everything CI runs: lint, types, unit, contract and system tests
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q
 	@echo "left out here: tests/learn (needs torch: make learn-test)"
@@ -29,6 +29,17 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
+
+kafka: $(VENV)/base java  ## Run Apache Kafka on 127.0.0.1:$PORT (9092) until Ctrl-C; its data stays in out/kafka
+	@exec $(BIN)/python -m tests.kafka.broker out/kafka --port $${PORT:-9092}
+
+# A broker needs Java 17 or newer, and Maven. As root they are installed; else the broker, or a test that is skipped
+# for want of one, says what is missing.
+java:
+	@missing=$$(for program in java mvn; do command -v $$program >/dev/null || echo $$program; done); \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing what a broker needs (missing: $$missing)"; \
+	  apt-get update -qq && apt-get install -qq -y default-jre-headless maven || echo "not installed"; fi
 
 learn-test: $(VENV)/train  ## The tests that need torch: network, training, export
 	$(BIN)/python -m pytest -q tests/learn

@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.kafka.broker import Broker, NoBroker, free_port
+from tests.kafka.container import ContainerBroker, docker_answers
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | ContainerBroker]:
     """A broker that nobody kills; SPANWATCH_TEST_KAFKA=127.0.0.1:PORT names one that runs already."""
     running = os.environ.get("SPANWATCH_TEST_KAFKA")
     if running:
         yield Broker(Path(os.devnull), int(running.rpartition(":")[2]))
         return
-    started = Broker(tmp_path_factory.mktemp("kafka") / "broker", free_port())
+    started: Broker | ContainerBroker
+    if docker_answers():
+        started = ContainerBroker()
+    else:
+        started = Broker(tmp_path_factory.mktemp("kafka") / "broker", free_port())
     try:
         started.start()
     except NoBroker as error:

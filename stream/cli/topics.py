@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from stream.cli.common import FAILED, ConfigOption, JsonOption, TransportOption, load_config, out, print_json, run
+from stream.cli.common import FAILED, ConfigOption, JsonOption, TransportOption, err, load_config, out, print_json, run
 from stream.config import Config
 from stream.errors import Misuse
 
@@ -51,7 +53,7 @@ def describe(config: ConfigOption = None, transport: TransportOption = None, as_
     """
 
     async def main() -> bool:
-        from stream.transport.kafka_topics import describe_topics
+        from stream.transport.kafka_topics import describe_topics, troubles
 
         states = await describe_topics(_settings(config, transport))
         table = Table("topic", "partitions", "kept", "largest record", "differs (is, should be)")
@@ -73,22 +75,12 @@ def describe(config: ConfigOption = None, transport: TransportOption = None, as_
             for state in states:
                 for line in state.fix:
                     out.print(line, soft_wrap=True)
-            for trouble in co_partitioning(states):
-                out.print(trouble)
-        return any(state.fix or state.differs for state in states)
+        for trouble in troubles(states):
+            err.print(f"[red]spanwatch:[/red] {escape(trouble)}", soft_wrap=True)
+        return any(state.differs or not state.partitions for state in states)
 
     if run(main()):
         raise typer.Exit(FAILED)
-
-
-def co_partitioning(states: Any) -> list[str]:
-    """What unequal counts break, in a sentence."""
-    counts = {state.spec.name: state.partitions for state in states if state.partitions}
-    together = {name: counts[name] for name in ("results", "decisions", "alerts") if name in counts}
-    if len(set(together.values())) <= 1:
-        return []
-    listed = ", ".join(f"{name} {count}" for name, count in together.items())
-    return [f"results, decisions and alerts need equal partition counts, or findings does not start: {listed}"]
 
 
 def _kept(settings: Any) -> str:
@@ -108,7 +100,8 @@ def _mebibytes(text: str | None) -> str:
 def acls(config: ConfigOption = None, transport: TransportOption = None, as_json: JsonOption = False) -> None:
     """Print the commands that give each role the rights it needs, and no other.
 
-    Principals are the user names of the configuration; a role without one is shown as User:ROLE.
+    Principals are the user names of the configuration; a role without one is shown as User:ROLE. On a broker that asks
+    for a login, each line also needs --command-config FILE with that of an administrator.
 
     Example: spanwatch topics acls --transport kafka://broker:9093
     """
@@ -117,7 +110,8 @@ def acls(config: ConfigOption = None, transport: TransportOption = None, as_json
         from stream.transport.access import commands
 
         last = None
-        for role, line in commands(_settings(config, transport)):
+        for role, arguments in commands(_settings(config, transport)):
+            line = shlex.join(["kafka-acls.sh", *arguments])
             if as_json:
                 print_json({"role": role, "command": line})
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from stream.config import Config, RoleName
@@ -27,15 +28,15 @@ RIGHTS: tuple[Right, ...] = (
     Right("uploader", "topic", "frames", "Write"),
     # The worker commits what it has read, and says how far behind it is.
     Right("worker", "topic", "frames", "Read"),
+    Right("worker", "group", "worker", "Read"),
     Right("worker", "topic", "results", "Write"),
     Right("worker", "topic", "dead-frames", "Write"),
-    Right("worker", "group", "worker", "Read"),
     # Findings reads its own alerts: they are its state.
     Right("findings", "topic", "results", "Read"),
     Right("findings", "topic", "decisions", "Read"),
     Right("findings", "topic", "alerts", "Read"),
-    Right("findings", "topic", "alerts", "Write"),
     Right("findings", "group", "findings", "Read"),
+    Right("findings", "topic", "alerts", "Write"),
     # An alert consumer; a person's word on an alert goes out as a decision.
     Right("reader", "topic", "alerts", "Read"),
     Right("reader", "topic", "results", "Read"),
@@ -53,21 +54,18 @@ def principal(config: Config, role: RoleName) -> str:
     return f"User:{name}"
 
 
-def resource(config: Config, right: Right) -> tuple[str, str]:
-    """The kind of the resource and its name on the broker."""
+def _resource(config: Config, right: Right) -> tuple[str, str]:
+    """The kind of the resource, as an option, and its name on the broker."""
     if right.kind == "topic":
-        return "topic", topics.stored_name(config.topic_prefix, right.name)
+        return "--topic", topics.stored_name(config.topic_prefix, right.name)
     groups = {"worker": config.worker.group, "findings": config.findings.group}
-    return "group", f"{config.topic_prefix}{groups[right.name]}"
+    return "--group", f"{config.topic_prefix}{groups[right.name]}"
 
 
-def commands(config: Config) -> Iterator[tuple[RoleName, str]]:
-    """What an administrator types, role by role."""
+def commands(config: Config) -> Iterator[tuple[RoleName, list[str]]]:
+    """What an administrator types, role by role: the arguments of `kafka-acls.sh`."""
     broker = config.transport.partition("://")[2]
-    for right in RIGHTS:
-        kind, name = resource(config, right)
-        yield (
-            right.role,
-            f"kafka-acls.sh --bootstrap-server {broker} --command-config admin.properties --add"
-            f" --allow-principal {principal(config, right.role)} --operation {right.operation} --{kind} {name}",
-        )
+    for (role, operation), rights in groupby(RIGHTS, key=lambda right: (right.role, right.operation)):
+        resources = [part for right in rights for part in _resource(config, right)]
+        who = ["--allow-principal", principal(config, role)]
+        yield role, ["--bootstrap-server", broker, "--add", *who, "--operation", operation, *resources]

@@ -7,10 +7,11 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,11 @@ def jars() -> Path:
     return folder
 
 
-def java(main: str, *arguments: str, heap: str = "256m", options: Sequence[str] = ()) -> list[str]:
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""A tool is gone before the better compiler would pay."""
+
+
+def java(main: str, *arguments: str, heap: str = "256m", options: Sequence[str] = SHORT_LIVED) -> list[str]:
     """The command line of one of Kafka's programs, for example its console tools."""
     log4j = f"-Dlog4j2.configurationFile={POM.with_name('log4j2.properties')}"
     return [
@@ -93,15 +98,30 @@ class Broker:
         return self.folder / "broker.log"
 
     def start(self) -> Broker:
-        """Start, or start again on the same data, and wait until clients are accepted."""
+        """Start, or start again on the same data, and wait until clients are served.
+
+        Raises:
+            NoBroker: what is missing or in the way, in one line.
+        """
+        if _accepts(self.port):
+            raise NoBroker(f"port {self.port} is in use: end what listens there, or choose another port")
+        self.folder.mkdir(parents=True, exist_ok=True)
         properties = self.folder / "server.properties"
-        if not properties.exists():
+        # Written at each start: data that is kept may be served on another port the next time.
+        plain = self.plain_settings(self.port, str(self.folder / "data"))
+        lines = (plain | dict(self.settings)).items()
+        properties.write_text("".join(f"{key}={value}\n" for key, value in lines))
+        if not (self.folder / "data" / "meta.properties").exists():
             self._format(properties)
         # A session of its own: Ctrl-C in a terminal reaches only us, and we stop it in order.
         with self.log.open("ab") as log:
             command = java("kafka.Kafka", str(properties), heap=self.heap, options=["-Xms256m"])
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        self._await_ready()
+        try:
+            self._await_ready()
+        except BaseException:  # also Ctrl-C: nobody else would end it
+            self.kill()
+            raise
         return self
 
     def kill(self) -> None:
@@ -132,29 +152,30 @@ class Broker:
         self.process.send_signal(signal.SIGCONT)
 
     def _format(self, properties: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lines = (self._plain() | dict(self.settings)).items()
-        properties.write_text("".join(f"{key}={value}\n" for key, value in lines))
         identity = ["--cluster-id=c3BhbndhdGNoLWJyb2tlcg", "-c", str(properties), *self.format_options]
         made = subprocess.run(
             java("kafka.tools.StorageTool", "format", *identity), capture_output=True, text=True, check=False
         )
         if made.returncode:
-            properties.unlink()
-            raise NoBroker(f"Kafka could not format {self.folder}: {(made.stdout + made.stderr).strip()[-500:]}")
+            said = (made.stdout + made.stderr).strip()
+            if "UnsupportedClassVersionError" in said:
+                raise NoBroker(f"Kafka {VERSION} needs Java 17 or newer, and `java` on the PATH is older")
+            raise NoBroker(f"Kafka could not format {self.folder}: {said[-500:]}")
 
-    def _plain(self) -> dict[str, str]:
-        controller = free_port()
+    @staticmethod
+    def plain_settings(port: int, data: str) -> dict[str, str]:
+        """One node that is broker and controller, without any security, in the words of server.properties."""
+        client, controller = f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}"
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"CLIENT://{self.address},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"CLIENT://{self.address}",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"CLIENT://{client},CONTROLLER://{controller}",
+            "advertised.listeners": f"CLIENT://{client}",
             "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "CLIENT",
-            "log.dirs": str(self.folder / "data"),
+            "log.dirs": data,
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "1",
             "transaction.state.log.replication.factor": "1",
@@ -170,15 +191,27 @@ class Broker:
         }
 
     def _await_ready(self) -> None:
+        try:
+            self.await_port(self.port, lambda: self.process is not None and self.process.poll() is None)
+        except NoBroker as error:
+            self.kill()
+            raise NoBroker(f"{error}; see {self.log}: {_tail(self.log)}") from error
+
+    @staticmethod
+    def await_port(port: int, lives: Callable[[], bool] = lambda: True) -> None:
+        """Wait until a broker serves clients on this port, which must be a plaintext one.
+
+        Raises:
+            NoBroker: it has ended, or takes too long.
+        """
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
-            if self.process is None or self.process.poll() is not None:
-                raise NoBroker(f"Kafka ended at its start, see {self.log}: {_tail(self.log)}")
-            if _answers(self.port):
+            if not lives():
+                raise NoBroker("Kafka ended at its start")
+            if _serves(port):
                 return
             time.sleep(0.1)
-        self.kill()
-        raise NoBroker(f"Kafka did not answer on {self.address} in {READY_S:.0f} s, see {self.log}: {_tail(self.log)}")
+        raise NoBroker(f"Kafka did not answer on port {port} in {READY_S:.0f} s")
 
 
 def free_port() -> int:
@@ -188,13 +221,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
-    """Whether a broker answers on this port: it is ready when it accepts, since it binds last."""
+def _accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
         return False
     return True
+
+
+def _serves(port: int) -> bool:
+    """Whether the broker names itself in a metadata answer: before that, it accepts and refuses what is asked."""
+    # Key 3 (metadata) version 1, correlation 0, no client id; of no topic.
+    request = struct.pack(">hhihi", 3, 1, 0, -1, 0)
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            # Length, correlation, how many brokers.
+            answer = connection.recv(12, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return len(answer) == 12 and struct.unpack(">iii", answer)[2] > 0
 
 
 def _tail(path: Path) -> str:
@@ -208,17 +254,19 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=9092)
     asked = parser.parse_args()
     broker = Broker(asked.folder.resolve(), asked.port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    sys.stderr.write(f"Apache Kafka {VERSION} starts; its data and its log lie in {broker.folder}\n")
     try:
         broker.start()
+        sys.stderr.write(f"it listens on {broker.address}; Ctrl-C stops it\n")
+        sys.stderr.write(f"next, in another terminal: spanwatch topics create --transport {broker.url}\n")
+        assert broker.process is not None
+        code = broker.process.wait()
+        sys.exit(f"Kafka ended by itself with exit code {code}, see {broker.log}: {_tail(broker.log)}")
     except NoBroker as error:
         sys.exit(f"{error}")
-    print(f"Apache Kafka {VERSION} listens on {broker.address}; --transport {broker.url}; Ctrl-C stops it")
-    assert broker.process is not None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    try:
-        sys.exit(broker.process.wait())
     except KeyboardInterrupt:
-        pass
+        sys.stderr.write("stopping\n")
     finally:
         broker.stop()
 
