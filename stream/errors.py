@@ -7,7 +7,7 @@ SpanwatchError
 │   └── BlobMissing    the record is there and its bytes are not (yet)
 ├── Broken         this process can no longer be trusted: stop; the supervisor restarts, uncommitted work is read again
 │   ├── BreakerTripped too many dead frames: the fault is not in the frames
-│   ├── Refused        the broker understands and will not: a login, a right, a size; an operator has to act
+│   ├── Rejected       the broker understands and will not: a login, a right, a size; an operator has to act
 │   └── PartitionLost  the group has given the partition to another member: drop its work, commit nothing, go on
 └── Misuse         the command, the configuration or the call is wrong; nothing was begun
 """
@@ -63,7 +63,7 @@ class BreakerTripped(Broken):
     """Dead frames came so thick that the frames cannot be at fault."""
 
 
-class Refused(Broken):
+class Rejected(Broken):
     """The broker understands and will not have it: the login, a right, a record's size. No frame is at fault."""
 
 

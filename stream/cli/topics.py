@@ -74,7 +74,7 @@ def describe(config: ConfigOption = None, transport: TransportOption = None, as_
             out.print(table)
             for state in states:
                 for line in state.fix:
-                    out.print(line, soft_wrap=True)
+                    out.print(escape(line), soft_wrap=True)
         for trouble in troubles(states):
             err.print(f"[red]spanwatch:[/red] {escape(trouble)}", soft_wrap=True)
         return any(state.differs or not state.partitions for state in states)
@@ -118,6 +118,6 @@ def acls(config: ConfigOption = None, transport: TransportOption = None, as_json
             if role != last:
                 out.print(f"# {role}")
             last = role
-            out.print(line, soft_wrap=True)
+            out.print(escape(line), soft_wrap=True)
 
     run(main())

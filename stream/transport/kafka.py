@@ -14,6 +14,7 @@ from aiokafka import TopicPartition as StoredPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream.config import Config, KafkaSection, RoleName
 from stream.errors import Misuse
@@ -22,11 +23,13 @@ from stream.transport.blobs import FolderBlobs
 from stream.transport.kafka_client import (
     REQUEST_S,
     connection,
-    probe_tls,
+    probe,
     translated,
 )
-from stream.transport.kafka_consumer import KafkaConsumer, Start, start_of
+from stream.transport.kafka_consumer import KafkaConsumer
+from stream.transport.kafka_offsets import committed_offsets
 from stream.transport.kafka_read import Reading
+from stream.transport.kafka_records import Start, start_of
 from stream.transport.kafka_sender import KafkaSender
 from stream.transport.protocol import Listener, Message, Record, TopicPartition
 
@@ -56,8 +59,8 @@ class KafkaTransport:
         self._blobs = FolderBlobs(Path(section.blobs), section.min_free_bytes)
         self._sender = KafkaSender(arguments, section.max_inline_bytes + topics.PHOTO_HEADROOM_BYTES)
         self._admin = AIOKafkaAdminClient(**arguments)
-        self._clients: dict[str, AIOKafkaConsumer] = {}
-        """By group, clients that only look; "": of no group."""
+        self._looking: AIOKafkaConsumer | None = None
+        """A client of no group, for looking at the log."""
         self._opening = asyncio.Lock()
         self._counts: dict[str, int] = {}
         self._consumers: list[KafkaConsumer] = []
@@ -78,7 +81,7 @@ class KafkaTransport:
         try:
             with translated(f"reach {config.transport}"):
                 async with asyncio.timeout(REQUEST_S):
-                    await probe_tls(arguments)
+                    await probe(arguments)
                     await transport._admin.start()
         except BaseException:
             await transport.close()
@@ -108,7 +111,11 @@ class KafkaTransport:
         if topic not in self._counts:
             with translated(f"read how many partitions {stored} has"):
                 async with asyncio.timeout(REQUEST_S):
-                    (found,) = await self._admin.describe_topics([stored])
+                    # Not by `describe_topics`: on a broker that makes topics of itself, asking would make this one.
+                    request = MetadataRequest([stored], allow_auto_topic_creation=False)
+                    client = self._admin._client
+                    answer = await client.send(client.get_random_node(), request)
+                (found,) = answer.to_object()["topics"]
                 if found["error_code"]:
                     raise _error(found["error_code"])(stored)
             self._counts[topic] = len(found["partitions"])
@@ -157,8 +164,10 @@ class KafkaTransport:
         """See `Transport.subscribe`: ranges of equal counts hand out partition n of all topics together."""
         await self._common_partitions(topics)
         section: KafkaSection = self._section
+        # The answer to a join comes when all members have given their partitions back; a request must not end before.
+        request_s = max(REQUEST_S, section.rebalance_timeout_s + 10.0)
         client = AIOKafkaConsumer(
-            **self._arguments,
+            **(self._arguments | {"request_timeout_ms": int(request_s * 1000)}),
             group_id=self.group_id(group),
             group_instance_id=section.member,
             enable_auto_commit=False,
@@ -175,7 +184,7 @@ class KafkaTransport:
         await _start(client, f"join the group {group}")
         names = {name: self._name(name) for name in topics}
         consumer = KafkaConsumer(client, listener, names, partial(self._starts, group))
-        consumer.join()
+        await consumer.join(request_s)
         self._consumers.append(consumer)
         return consumer
 
@@ -196,7 +205,7 @@ class KafkaTransport:
         wanted = list(chosen)
         committed = await self._committed(group, wanted)
         spans = await self._spans(wanted)
-        return {tp: start_of(self.group_id(group), tp, committed[tp], spans[tp]) for tp in wanted}
+        return {tp: start_of(self.group_id(group), tp, committed[tp], spans[tp], self._name(tp.topic)) for tp in wanted}
 
     async def lag(self, group: str, topic: str) -> Mapping[int, int]:
         """See `Transport.lag`; in offsets, so records that compaction has removed in between count as well."""
@@ -213,15 +222,15 @@ class KafkaTransport:
         return topics.common_partitions({name: await self.partitions(name) for name in names}, names)
 
     async def _committed(self, group: str, wanted: Sequence[TopicPartition]) -> dict[TopicPartition, int | None]:
-        client = await self._client(group)
+        client = await self._client()
         with translated(f"read the offsets of group {group}"):
             async with asyncio.timeout(REQUEST_S):
-                offsets = await asyncio.gather(*(client.committed(self._of(tp)) for tp in wanted))
-        return dict(zip(wanted, offsets, strict=True))
+                found = await committed_offsets(client._client, self.group_id(group), map(self._of, wanted))
+        return {tp: found[self._of(tp)] for tp in wanted}
 
     async def _spans(self, wanted: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """The first offset there is, and the one after the last, of each partition."""
-        client = await self._client("")
+        client = await self._client()
         stored = {tp: self._of(tp) for tp in wanted}
         with translated("read the ends of the log"):
             async with asyncio.timeout(REQUEST_S):
@@ -229,15 +238,14 @@ class KafkaTransport:
                 end = await client.end_offsets(list(stored.values()))
         return {tp: (first[there], end[there]) for tp, there in stored.items()}
 
-    async def _client(self, group: str) -> AIOKafkaConsumer:
+    async def _client(self) -> AIOKafkaConsumer:
         """A client that looks and never joins."""
         async with self._opening:
-            if group not in self._clients:
-                name = self.group_id(group) if group else None
-                client = AIOKafkaConsumer(**self._arguments, group_id=name, enable_auto_commit=False)
+            if self._looking is None:
+                client = AIOKafkaConsumer(**self._arguments, enable_auto_commit=False)
                 await _start(client, "look at the log")
-                self._clients[group] = client
-            return self._clients[group]
+                self._looking = client
+            return self._looking
 
     def _name(self, topic: str) -> str:
         return topics.stored_name(self._prefix, topic)
@@ -249,8 +257,8 @@ class KafkaTransport:
         """See `Transport.close`; consumers still open lose what they hold, unheard."""
         for consumer in self._consumers:
             await consumer.abandon()
-        for client in self._clients.values():
-            await client.stop()
+        if self._looking is not None:
+            await self._looking.stop()
         await self._sender.close()
         await self._admin.close()
 

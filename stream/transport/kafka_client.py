@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
+from aiokafka.conn import create_conn
 
 from stream.config import Config, KafkaSection, Login, RoleName
-from stream.errors import Broken, Misuse, PartitionLost, SpanwatchError, Unavailable
+from stream.errors import Broken, Misuse, PartitionLost, Rejected, SpanwatchError, Unavailable
+
+# A program that has not set up logging prints one line of ours for an error, and not aiokafka's beside it.
+logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+
+log = logging.getLogger(__name__)
 
 REQUEST_S = 30.0
 """How long one request may take before the broker counts as away."""
+GOODBYE_S = 5.0
+"""How long a leaving member waits for the broker; without a goodbye its partitions wait for the end of its session."""
 
 _AWAY = (OSError, kafka.KafkaTimeoutError, kafka.KafkaConnectionError, kafka.KafkaUnavailableError)
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[SpanwatchError], str], ...] = (
@@ -26,7 +36,7 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[SpanwatchError], str], 
             kafka.UnsupportedSaslMechanismError,
             kafka.IllegalSaslStateError,
         ),
-        Broken,
+        Rejected,
         "the broker refuses the login: check user name, password and kafka.mechanism",
     ),
     (
@@ -35,7 +45,7 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[SpanwatchError], str], 
             kafka.GroupAuthorizationFailedError,
             kafka.ClusterAuthorizationFailedError,
         ),
-        Broken,
+        Rejected,
         "this login may not ({error}): `spanwatch topics acls` prints the rights each role needs",
     ),
     (
@@ -50,7 +60,7 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[SpanwatchError], str], 
     ),
     (
         (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, kafka.RecordTooLargeError),
-        Broken,
+        Rejected,
         "the broker refuses a record of this size: raise max.message.bytes of the topic",
     ),
     (
@@ -140,25 +150,40 @@ def connection(config: Config, role: RoleName) -> dict[str, Any]:
     return arguments
 
 
-async def probe_tls(arguments: dict[str, Any]) -> None:
-    """Shake hands once, by hand: aiokafka logs a refused certificate and says only that no broker answers.
+async def probe(arguments: dict[str, Any]) -> None:
+    """Connect and log in once, by hand: aiokafka logs a refused login or certificate, and says that no broker answers.
 
     Raises:
-        ssl.SSLError: why the broker's certificate is refused.
+        ssl.SSLError, aiokafka.errors.KafkaError: why the first broker that answers refuses us, or we refuse it.
     """
-    context = arguments["ssl_context"]
-    if context is None:
-        return
+    common = {name: value for name, value in arguments.items() if name != "bootstrap_servers"}
     for address in arguments["bootstrap_servers"]:
         host, _, port = address.rpartition(":")
         try:
-            _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            made = await create_conn(host.strip("[]"), int(port), **common)
         except ssl.SSLError:
             raise
-        except OSError:
+        except (OSError, kafka.KafkaConnectionError) as error:
+            if _tls_trouble(error) is not None:
+                raise
             continue  # aiokafka tries them all, and says if none answers
-        writer.close()
+        await made.close()
         return
+
+
+async def leave(client: AIOKafkaConsumer) -> None:
+    """Stop a consumer: its own `stop` waits for a broker to say goodbye to, if need be for ever."""
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            await client.stop()
+    except (TimeoutError, kafka.KafkaError) as error:
+        log.warning("left without a goodbye error=%s", str(error) or "no answer in time")
+        if client._coordinator is not None:
+            await client._coordinator._stop_heartbeat_task()
+            await client._coordinator._stop_commit_offsets_refresh_task()
+        await client._client.close()
+        if client._fetcher is not None:
+            await client._fetcher.close()
 
 
 @contextmanager
@@ -175,7 +200,7 @@ def translated(what: str) -> Iterator[None]:
 def meaning(error: BaseException, what: str) -> SpanwatchError:
     """The error of ours that says what happens next."""
     if (tls := _tls_trouble(error)) is not None:
-        return Broken(f"cannot {what}: {tls}")
+        return Rejected(f"cannot {what}: {tls}")
     for kinds, ours, says in _MEANINGS:
         if isinstance(error, kinds):
             return ours(f"cannot {what}: {says.format(error=error)}")
@@ -194,7 +219,9 @@ def _tls_trouble(error: BaseException) -> str | None:
 
 
 def _said(error: BaseException) -> str:
-    """An error's own words, or its name if it has none (a time-out)."""
+    """An error's own words, or better ones."""
+    if isinstance(error, kafka.KafkaConnectionError):
+        return "no broker answers there"
     return str(error) or f"no answer in time ({type(error).__name__})"
 
 

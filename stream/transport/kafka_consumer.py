@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -14,7 +15,8 @@ from aiokafka.structs import ConsumerRecord
 
 from stream.errors import Broken, Misuse, PartitionLost, Unavailable
 from stream.patience import patiently
-from stream.transport.kafka_client import REQUEST_S, translated
+from stream.transport.kafka_client import REQUEST_S, leave, translated
+from stream.transport.kafka_records import Start, record_of, where_is
 from stream.transport.protocol import Listener, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -22,44 +24,11 @@ log = logging.getLogger(__name__)
 START_DEADLINE_S = 60.0
 """How long a member asks where to start before it gives up; its partitions wait for it."""
 
-Starts = Callable[[Iterable[TopicPartition]], Awaitable[Mapping[TopicPartition, "Start"]]]
+LOOK_S = 0.25
+"""How often a joining member looks whether the broker refuses it."""
+NEVER_S = 1e9
 
-
-class Start:
-    """Where reading a partition begins: at the group's commit, or at the beginning if there is none."""
-
-    def __init__(self, offset: int, committed: bool) -> None:
-        self.offset = offset
-        self.committed = committed
-
-
-def start_of(group: str, tp: TopicPartition, committed: int | None, log_span: tuple[int, int]) -> Start:
-    """Decide where a group begins, and refuse to skip.
-
-    Args:
-        committed: the group's offset; None: it has never committed.
-        log_span: the first offset the broker still has, and the one after the last.
-
-    Raises:
-        Broken: retention has removed records that the group has not done, or the log is shorter than it was.
-    """
-    first, end = log_span
-    if committed is None:
-        return Start(first, committed=False)
-    where = f"{tp.topic}[{tp.partition}]"
-    way_out = f"kafka-consumer-groups.sh --group {group} --topic {tp.topic} --reset-offsets --to-earliest --execute"
-    if committed < first:
-        raise Broken(
-            f"{where}: group {group} has committed {committed:,} and the broker's first record is {first:,}:"
-            f" {first - committed:,} records were removed before they were done. Lengthen retention.ms; to accept the"
-            f" loss and go on: {way_out}"
-        )
-    if committed > end:
-        raise Broken(
-            f"{where}: group {group} has committed {committed:,} and the broker's log ends at {end:,}: it is not the"
-            f" log that was read before (made anew, or restored from a copy). To read it from its beginning: {way_out}"
-        )
-    return Start(committed, committed=True)
+Starts = Callable[[Iterable[TopicPartition]], Awaitable[Mapping[TopicPartition, Start]]]
 
 
 class KafkaConsumer:
@@ -102,12 +71,37 @@ class KafkaConsumer:
         """The highest offset committed since the assignment."""
         self._given: dict[TopicPartition, int] = {}
         """The offset after the last record handed out."""
+        self._generation = -1
+        """Of the group, when the partitions were assigned."""
+        self._telling = asyncio.Lock()
+        """The listener hears one thing at a time, also when a rebalance comes while we close."""
+        self._committing = asyncio.Lock()
+        self._settled = asyncio.Event()
+        """The group has told what is ours, for the first time."""
         self._failure: BaseException | None = None
         self._closed = False
 
-    def join(self) -> None:
-        """Enter the group; partitions come while `poll` waits, or before."""
+    async def join(self, timeout_s: float) -> None:
+        """Enter the group and wait for its first answer: partitions, or none when there are more members than those.
+
+        Raises:
+            Unavailable: no answer in time; this consumer has left again.
+            Rejected: this login may not be in the group.
+        """
+        # When what it has fetched is not taken for so long, aiokafka asks for the other partitions as well, and in the
+        # end holds a response for each. Never: while the caller is busy, one response lies in memory.
+        self._client._fetcher._prefetch_backoff = NEVER_S
         self._client.subscribe(list(self._stored.values()), listener=_Rebalance(self))
+        try:
+            with translated("join the group"):
+                async with asyncio.timeout(timeout_s):
+                    while not self._settled.is_set():
+                        self._client._coordinator.check_errors()
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._settled.wait(), LOOK_S)
+        except BaseException:
+            await self.abandon()
+            raise
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
@@ -175,26 +169,33 @@ class KafkaConsumer:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `Consumer.commit`; an offset below what this member has committed already is ignored."""
-        for tp, offset in offsets.items():
-            if tp not in self._held:
-                raise PartitionLost(f"{tp.topic}[{tp.partition}] is not held by this member: its commit does not count")
-            if offset > self._given.get(tp, 0):
-                raise Broken(f"{tp.topic}[{tp.partition}]: commit of {offset} is past what was read")
-        higher = {tp: offset for tp, offset in offsets.items() if offset > self._done.get(tp, -1)}
-        if not higher:
-            return
-        try:
-            await self._commit(higher)
-        except PartitionLost:
-            # The group has gone on without us, and aiokafka joins it anew. Until then nothing counts and nothing is
-            # read: a later commit that went through would pass the frames dropped here.
-            self._held = frozenset()
-            self._stop_reading()
-            raise
-        self._done |= higher
+        async with self._committing:
+            for tp, offset in offsets.items():
+                if tp not in self._held:
+                    raise PartitionLost(f"{where_is(tp)} is not held by this member: its commit does not count")
+                if offset > self._given.get(tp, 0):
+                    raise Broken(f"{where_is(tp)}: commit of {offset} is past what was read")
+            higher = {tp: offset for tp, offset in offsets.items() if offset > self._done.get(tp, -1)}
+            if not higher:
+                return
+            try:
+                self._check_membership()
+                await self._commit(higher)
+            except PartitionLost:
+                # The group has gone on without us, and aiokafka joins it anew. Until then nothing counts and nothing
+                # is read: a later commit that went through would pass the frames dropped here.
+                self._held = frozenset()
+                self._stop_reading()
+                raise
+            self._done |= higher
+
+    def _check_membership(self) -> None:
+        """A member that was thrown out commits as nobody, and a group that is empty by then would take that."""
+        if self._client._coordinator.generation != self._generation:
+            raise PartitionLost("the group has given the partitions to others: this member was silent for too long")
 
     async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        what = ", ".join(f"{tp.topic}[{tp.partition}] at {offset}" for tp, offset in offsets.items())
+        what = ", ".join(f"{where_is(tp)} at {offset}" for tp, offset in offsets.items())
         with translated(f"commit {what}"):
             async with asyncio.timeout(REQUEST_S):
                 await self._client.commit({self._of(tp): offset for tp, offset in offsets.items()})
@@ -204,28 +205,38 @@ class KafkaConsumer:
     async def revoke(self) -> None:
         """The group gives the partitions to others, or has done so."""
         self._stop_reading()
-        leaving, self._announced = self._announced, frozenset()
-        try:
-            if leaving:
-                await self._listener.revoked(sorted(leaving))
-        except Exception as error:
-            self._fail(error)
-        finally:
-            self._held = frozenset()
+        async with self._telling:
+            leaving, self._announced = self._announced, frozenset()
+            try:
+                if leaving:
+                    await self._listener.revoked(sorted(leaving))
+            except Exception as error:
+                self._fail(error)
+            finally:
+                async with self._committing:  # one that is under way still counts
+                    self._held = frozenset()
 
     async def assign(self, stored: Iterable[StoredPartition]) -> None:
         """These partitions are ours now."""
-        ours = sorted(TopicPartition(self._names[tp.topic], tp.partition) for tp in stored)
-        self._done, self._given = {}, {}
-        self._held = self._announced = frozenset(ours)
-        try:
-            await self._listener.assigned(ours)
-            await self._set_starts(ours)
-        except Exception as error:
-            self._fail(error)
-        else:
-            self._turns = ours
-            self._readable.set()
+        async with self._telling:
+            if self._closed:
+                return
+            ours = sorted(TopicPartition(self._names[tp.topic], tp.partition) for tp in stored)
+            self._done, self._given = {}, {}
+            self._generation = self._client._coordinator.generation
+            self._held = self._announced = frozenset(ours)
+            try:
+                await self._listener.assigned(ours)
+                await self._set_starts(ours)
+            except PartitionLost as error:
+                log.info("lost at once, joining again error=%s", error)
+                return
+            except Exception as error:
+                self._fail(error)
+            else:
+                self._turns = ours
+                self._readable.set()
+            self._settled.set()
 
     async def _set_starts(self, partitions: Sequence[TopicPartition]) -> None:
         try:
@@ -238,8 +249,6 @@ class KafkaConsumer:
             if first:
                 await patiently(partial(self._commit, first), deadline_s=START_DEADLINE_S)
             self._done = {tp: start.offset for tp, start in starts.items()}
-        except PartitionLost as error:
-            log.info("lost at once, joining again error=%s", error)
         except Unavailable as error:
             # Not Unavailable: the poll that raises this would be repeated, and would wait for ever.
             raise Broken(f"where to start is not known, so nothing was begun: {error}") from error
@@ -273,13 +282,7 @@ class KafkaConsumer:
         self._closed = True
         self._held = frozenset()
         self._stop_reading()
-        stopping = asyncio.ensure_future(self._client.stop())
-        # Without a broker it would wait for ever for somebody to say goodbye to.
-        await asyncio.wait({stopping}, timeout=REQUEST_S)
-        stopping.cancel()
-        await asyncio.wait({stopping})
-        if not stopping.cancelled() and stopping.exception() is not None:
-            log.warning("the group was left without a goodbye error=%s", stopping.exception())
+        await leave(self._client)
 
     def _of(self, tp: TopicPartition) -> StoredPartition:
         return StoredPartition(self._stored[tp.topic], tp.partition)
@@ -296,16 +299,3 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
 
     async def on_partitions_assigned(self, assigned: Iterable[StoredPartition]) -> None:
         await self._consumer.assign(assigned)
-
-
-def record_of(tp: TopicPartition, raw: ConsumerRecord) -> Record:
-    """What aiokafka read, in our words; text that is not UTF-8 is kept readable, so that it can become a dead frame."""
-    return Record(
-        topic=tp.topic,
-        partition=tp.partition,
-        offset=raw.offset,
-        key=(raw.key or b"").decode(errors="replace"),
-        value=raw.value or b"",
-        headers={name: (value or b"").decode(errors="replace") for name, value in raw.headers},
-        timestamp=raw.timestamp / 1000.0,
-    )

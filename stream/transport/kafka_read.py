@@ -12,7 +12,7 @@ from aiokafka import TopicPartition as StoredPartition
 
 from stream.errors import Unavailable
 from stream.transport.kafka_client import REQUEST_S, translated
-from stream.transport.kafka_consumer import record_of
+from stream.transport.kafka_records import record_of
 from stream.transport.protocol import Record, TopicPartition
 
 Spans = Mapping[TopicPartition, tuple[int, int]]

@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 
-from stream.errors import Broken, SpanwatchError, Unavailable
+from stream.errors import Broken, Rejected, SpanwatchError, Unavailable
 from stream.transport.kafka_client import REQUEST_S, meaning, translated
 from stream.transport.protocol import Message
 
@@ -65,11 +65,11 @@ class KafkaSender:
 
         Raises:
             Unavailable: no acknowledgement yet; send the same message again.
-            Broken: the broker refuses it, by its size or by a right that is missing. It is not sent.
+            Rejected: the broker will not have it, for its size or for a right that is missing. It is not sent.
         """
         size = _size(message)
         if size > self._max_bytes:
-            raise Broken(
+            raise Rejected(
                 f"a record of {size:,} bytes for {topic} is over this client's limit of {self._max_bytes:,}"
                 " (kafka.max_inline_bytes and 8 MiB): send the bytes by reference"
             )
@@ -138,7 +138,7 @@ class KafkaSender:
         """What a refused record means; after any refusal the next send starts anew."""
         self._retire(producer)
         ours = meaning(error, what)
-        if isinstance(ours, Broken) and not isinstance(error, _REFUSALS):
+        if isinstance(ours, Broken) and not isinstance(ours, Rejected):
             return Unavailable(f"{ours}; the producer is started anew")
         return ours
 
@@ -175,19 +175,6 @@ class _Room:
     def give(self, size: int) -> None:
         self._free += min(size, self._limit)
         self._freed.set()
-
-
-_REFUSALS = (
-    kafka.MessageSizeTooLargeError,
-    kafka.RecordListTooLargeError,
-    kafka.TopicAuthorizationFailedError,
-    kafka.ClusterAuthorizationFailedError,
-    kafka.AuthenticationFailedError,
-    kafka.SaslAuthenticationFailed,
-    kafka.InvalidTopicError,
-    kafka.PolicyViolationError,
-)
-"""The broker has understood and will not have it; a new producer would hear the same."""
 
 
 def _size(message: Message) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stream.config import Config
-from stream.errors import Misuse
+from stream.errors import Misuse, SpanwatchError
 from stream.transport import topics
-from stream.transport.kafka_client import REQUEST_S, connection, probe_tls, translated
+from stream.transport.kafka_client import REQUEST_S, connection, meaning, probe, translated
 
 
 @asynccontextmanager
@@ -25,7 +25,7 @@ async def administration(config: Config) -> AsyncIterator[AIOKafkaAdminClient]:
     try:
         with translated(f"reach {config.transport}"):
             async with asyncio.timeout(REQUEST_S):
-                await probe_tls(arguments)
+                await probe(arguments)
                 await admin.start()
         with translated("manage topics"):
             yield admin
@@ -62,7 +62,7 @@ async def create_topics(config: Config) -> Mapping[str, bool]:
 
 async def _known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     """Wait until the brokers have heard of new topics and every partition has a leader: they are told one by one."""
-    while any(
+    while any(  # noqa: ASYNC110 - there is nothing to be told by but asking
         topic["error_code"] or any(partition["error_code"] for partition in topic["partitions"])
         for topic in await admin.describe_topics(names)
     ):
@@ -90,7 +90,7 @@ class TopicState:
     differs: Mapping[str, tuple[str, str]]
     """Setting -> (as it is, as it should be)."""
     fix: tuple[str, ...]
-    """What to type; empty if nothing differs."""
+    """What to type, or, where no command mends it, what to do; empty if nothing differs."""
 
 
 async def describe_topics(config: Config) -> list[TopicState]:
@@ -117,21 +117,44 @@ def state_of(spec: topics.TopicSpec, partitions: int, settings: Mapping[str, str
     differs = {
         name: (settings.get(name, ""), value) for name, value in spec.settings.items() if settings.get(name) != value
     }
-    fix = []
+    fix: list[str] = []
     if differs:
         pairs = ",".join(f"{name}={value}" for name, (_, value) in differs.items())
         fix.append(f"kafka-configs.sh --bootstrap-server {broker} --alter --topic {spec.stored} --add-config {pairs}")
-    if partitions < spec.partitions:
-        fix.append(
-            f"kafka-topics.sh --bootstrap-server {broker} --alter --topic {spec.stored} --partitions {spec.partitions}"
-        )
     if partitions != spec.partitions:
         differs["partitions"] = (str(partitions), str(spec.partitions))
+        fix.append(_repartition(spec, partitions, broker))
     return TopicState(spec, partitions, settings, differs, tuple(fix))
 
 
-def _refused(name: str, error: type[kafka.KafkaError], says: list[str | None]) -> Exception:
+def _repartition(spec: topics.TopicSpec, have: int, broker: str) -> str:
+    """What mends a count. It may grow only where a key means nothing: an asset would leave its alerts behind."""
+    if topics.rule(spec.name).carries_photos and have < spec.partitions:
+        command = f"kafka-topics.sh --bootstrap-server {broker} --alter --topic {spec.stored}"
+        return f"{command} --partitions {spec.partitions}"
+    return (
+        f"{spec.stored}: records keep their places, so set partitions = {have} under [kafka]; or, while it is empty,"
+        f" make it anew: kafka-topics.sh --bootstrap-server {broker} --delete --topic {spec.stored}"
+    )
+
+
+def troubles(states: Sequence[TopicState]) -> list[str]:
+    """What is not merely different but breaks a promise, each in a sentence."""
+    found = []
+    for state in states:
+        policy = state.settings.get("cleanup.policy", "")
+        if topics.rule(state.spec.name).compacted and state.partitions and policy != "compact":
+            found.append(f"{state.spec.stored} is not compacted ({policy}): the state of old alerts would be removed")
+    counts = {state.spec.name: state.partitions for state in states if state.partitions}
+    together = {name: counts[name] for name in topics.TOGETHER if name in counts}
+    if len(set(together.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in together.items())
+        found.append(f"{', '.join(together)} need equal partition counts, or findings does not start: {listed}")
+    return found
+
+
+def _refused(name: str, error: type[kafka.KafkaError], says: list[str | None]) -> SpanwatchError:
     detail = says[0] if says and says[0] else error.__name__
     if issubclass(error, (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)):
-        return error(name)
+        return meaning(error(name), f"make {name}")
     return Misuse(f"the broker does not make {name}: {detail}")

@@ -15,6 +15,11 @@ PHOTO_HEADROOM_BYTES = 8 * 1024 * 1024
 """On top of the largest inline photo: its headers and the batch around it."""
 SMALL_RECORD_BYTES = 4 * 1024 * 1024
 """The largest record of the topics that carry JSON: raising it for all would invite photos there."""
+SEGMENT_BYTES = 1024 * 1024 * 1024
+COMPACTED_SEGMENT_BYTES = 64 * 1024 * 1024
+"""Kafka never compacts the segment it writes to, and findings reads all of it before its first event."""
+TOGETHER = ("results", "decisions", "alerts")
+"""One partition of each is one state of findings: their counts must be equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ def _kafka_settings(topic: Topic, config: Config) -> Mapping[str, str]:
         "cleanup.policy": "compact" if topic.compacted else "delete",
         "retention.ms": "-1" if seconds is None else str(int(seconds * 1000)),
         "retention.bytes": "-1",
+        "segment.bytes": str(COMPACTED_SEGMENT_BYTES if topic.compacted else SEGMENT_BYTES),
         "max.message.bytes": str(largest),
         "min.insync.replicas": str(config.kafka.min_insync),
         "message.timestamp.type": "LogAppendTime",

@@ -18,7 +18,7 @@ from models.engines.protocol import Engine, EngineError
 from models.release import Release
 from models.runner import Runner
 from stream.config import Config, EngineSection
-from stream.errors import BreakerTripped, Broken, Misuse, PartitionLost, Refused, Unavailable
+from stream.errors import BreakerTripped, Broken, Misuse, PartitionLost, Rejected, Unavailable
 from stream.metrics import Metrics, serve
 from stream.releases import open_release
 from stream.transport.protocol import Transport
@@ -104,7 +104,7 @@ async def _equipment(
     try:
         yield Equipment(transport, runner, engine[1], journal, metrics, source)
         blame = False
-    except* (Unavailable, BreakerTripped, Refused, PartitionLost):
+    except* (Unavailable, BreakerTripped, Rejected, PartitionLost):
         blame = False  # the frames that were open had no part in this
         raise
     except* asyncio.CancelledError:
