@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "opencv-python-headless", "openvino", "simplejpeg", "torch")
+from benchmarks.processes import listener
+from stream.transport.kafka_client import addresses
+
+PACKAGES = ("numpy", "opencv-python-headless", "openvino", "simplejpeg", "torch", "aiokafka", "faust-streaming")
+NOISE = {"cpu", "processor", "amd", "intel", "r", "tm", "core", "with", "the"}
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, load, versions, commit, time."""
+def describe(transport: str) -> dict[str, Any]:
+    """Processor, cores, versions, commit, time, and the load before anything was measured: call it first."""
+    broker = broker_pid(transport)
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
@@ -23,7 +29,28 @@ def describe() -> dict[str, Any]:
         "load_1m": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "transport": scheme(transport),
+        "broker_on_this_machine": broker is not None if scheme(transport) == "kafka" else None,
     }
+
+
+def scheme(transport: str) -> str:
+    """`local` or `kafka`."""
+    return transport.partition(":")[0]
+
+
+def broker_pid(transport: str) -> int | None:
+    """The broker's process, if it runs on this machine and is ours to look at; never for the embedded log."""
+    if scheme(transport) != "kafka":
+        return None
+    host, _, port = addresses(transport)[0].rpartition(":")
+    return listener(int(port)) if host in {"127.0.0.1", "localhost", "::1", "[::1]", platform.node()} else None
+
+
+def hardware_name(processor: str, cores: int) -> str:
+    """A short name of a machine for a file's name, for example `epyc-2core`."""
+    words = [word for word in re.findall(r"[a-z0-9]+", processor.lower()) if word not in NOISE]
+    return "-".join([*words[:3], f"{cores}core"])
 
 
 def _processor() -> str:

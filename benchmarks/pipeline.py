@@ -1,281 +1,208 @@
 """How much of the engine's rate does the whole line keep, from photo bytes in the log to committed results?
 
-Three figures of one run, interleaved so that a machine whose speed drifts does not decide the ratio:
+Figures of one run, interleaved so that a machine whose speed drifts does not decide the ratio:
 
 - engine only: the best batch size and number of streams for the precision, fed decoded tiles straight from memory;
-- the line: a worker in a process of its own on photos that lie in the log, timed from poll to last commit;
+- the line: a worker in a process of its own on photos that lie in the log, timed from joining the group to the last
+  commit; on Kafka once with the photos inline and once by reference, each with the processor time of every stage;
 - torch fp32 of the same weights on all cores, where torch is installed (`pip install -e .[bench]`).
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import gc
-import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from benchmarks.environment import describe
-from models.engines.autopilot import open_engine
-from models.engines.openvino import OpenVinoEngine, OpenVinoOptions, Precision
-from models.engines.protocol import Engine, Image, Tile
-from models.release import Release
-from stream.config import Config, EngineSection, LocalSection, MetricsSection
-from stream.errors import Misuse
-from stream.messages import HEADER_FRAME, Frame, Result, decode, encode
-from stream.photo import pixels
-from stream.photo.header import read_header
+from benchmarks import photos
+from benchmarks.child import Order, WorkerReport
+from benchmarks.engine import best_setting, chosen_precision, rate, torch_engine
+from benchmarks.environment import broker_pid, describe
+from benchmarks.figures import Spread, spread
+from benchmarks.home import Travel, home
+from benchmarks.processes import cpu_seconds
+from benchmarks.runner import Measured, interleave, measured, opened, worker
+from models.engines.openvino import OpenVinoEngine, OpenVinoOptions
+from stream.config import Config
+from stream.messages import Result, decode
 from stream.releases import open_release
-from stream.transport import open_transport
-from stream.transport.protocol import Message, Transport
-from stream.worker.role import run_worker, start_engine
-from stream.worker.tiling import pad, tile
 
-CALL_TILES = 64
-BATCHES = (4, 8, 16, 32)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+STAGES = ("fetch", "decode", "queue", "infer", "total")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to measure."""
 
+    base: Config
     photos: Path
-    release: str
-    transport: str | None
+    travels: tuple[Travel, ...]
     frames: int
     repeats: int
-    precision: str = "auto"
+    search: bool = True
+    """Look for the engine's best setting first (half a minute); if not, take what the autopilot takes."""
+    engine_s: float = 6.0
+    """How long the engine alone is measured in each round."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineRun:
-    """One run of the line, as its own process reports it."""
+class Run:
+    """One run of the line."""
 
-    seconds: float
+    worker: WorkerReport
     tiles: int
-    frames: int
     pixels: int
+    megabytes: float
+    stage_seconds: dict[str, float]
+    cpu_ms_per_mb: dict[str, float]
+    """Processor time by megabyte of photo, by whoever spent it: the worker's stages, sender and broker."""
+
+    @property
+    def rate(self) -> float:
+        return self.tiles / self.worker.seconds
+
+
+class PipelineResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One way for photos to travel, compared with the engine alone."""
+
+    transport: str
+    engine: str = "openvino"
+    precision: str
+    engine_tiles_per_second: float
+    line_tiles_per_second: float
+    ratio: float
+    frames_per_second: float
+    megapixels_per_second: float
     peak_rss_bytes: int
     stage_seconds: dict[str, float]
-    precision: str
+    engine_over_torch: float | None = None
+    torch_f32_tiles_per_second: float | None = None
+    travel: Travel = "reference"
+    line: Spread | None = None
+    ratios: Spread | None = None
+    engine_alone: Spread | None = None
+    megabytes_per_second: float | None = None
+    cpu_ms_per_mb: dict[str, float] = {}
+    engine_setting: dict[str, Any] = {}
+    engine_search: list[dict[str, Any]] = []
+    frames: int
+    release: str
 
 
-def run(plan: Plan) -> dict[str, Any]:
-    """Measure; the object that `spanwatch bench pipeline --json` prints."""
-    release = open_release(EngineSection(release=plan.release))
-    chosen = open_engine(release, "auto" if plan.precision == "auto" else _precision(plan.precision))
-    precision = _precision(chosen.precision)
-    chosen.close()
-    tiles = list(_tiles(plan.photos))
-    setting, search = best_setting(release, precision, tiles)
-    torch = _torch_engine(release)
-    engine_rates, torch_rates, lines = [], [], []
-    for _ in range(plan.repeats):
-        with_engine = OpenVinoEngine(release, setting)
-        engine_rates.append(rate(with_engine, tiles, 6.0))
-        with_engine.close()
-        lines.append(_line_in_a_child(plan))
+async def run(plan: Plan) -> Measured:
+    """Measure; three rounds of 36 frames take about three minutes on two cores, twice that for both ways to travel."""
+    environment = describe(plan.base.transport)
+    release = open_release(plan.base.engine)
+    precision = chosen_precision(release, plan.base.engine.precision)
+    tiles = photos.tiles(photos.find(plan.photos))
+    setting, search = best_setting(release, precision, tiles) if plan.search else (OpenVinoOptions(precision), [])
+    torch = torch_engine(release)
+    engine_rates: list[float] = []
+    torch_rates: list[float] = []
+    lines: dict[Travel, list[Run]] = {travel: [] for travel in plan.travels}
+
+    async def engine_alone() -> None:
+        engine = OpenVinoEngine(release, setting)
+        engine_rates.append(rate(engine, tiles, plan.engine_s))
+        engine.close()
+
+    async def torch_alone() -> None:
         if torch is not None:
-            torch_rates.append(rate(torch, tiles, 6.0))
+            torch_rates.append(rate(torch, tiles, plan.engine_s))
+
+    def line(travel: Travel) -> Any:
+        async def go() -> None:
+            lines[travel].append(await _line(plan, travel))
+
+        return go
+
+    await interleave(plan.repeats, [engine_alone, *(line(travel) for travel in plan.travels), torch_alone])
+    results = [
+        msgspec.structs.replace(
+            _result(plan, travel, lines[travel], engine_rates, torch_rates),
+            release=release.id,
+            precision=precision,
+            engine_setting=asdict(setting),
+            engine_search=search,
+        )
+        for travel in plan.travels
+    ]
+    return measured("pipeline", environment, plan, results)
+
+
+def _result(
+    plan: Plan, travel: Travel, lines: Sequence[Run], engine_rates: Sequence[float], torch_rates: Sequence[float]
+) -> PipelineResult:
     engine_rate = statistics.median(engine_rates)
-    line_rates = [line.tiles / line.seconds for line in lines]
-    line_rate = statistics.median(line_rates)
-    middle = sorted(lines, key=lambda line: line.tiles / line.seconds)[len(lines) // 2]
+    ratios = spread([line.rate / alone for line, alone in zip(lines, engine_rates, strict=True)])
+    middle = sorted(lines, key=lambda line: line.rate)[len(lines) // 2]
+    seconds = middle.worker.seconds
     torch_rate = statistics.median(torch_rates) if torch_rates else None
-    result = {
-        "transport": "local" if plan.transport is None else plan.transport.partition(":")[0],
-        "engine": "openvino",
-        "precision": precision,
-        "engine_tiles_per_second": round(engine_rate, 1),
-        "line_tiles_per_second": round(line_rate, 1),
-        "ratio": round(statistics.median(a / b for a, b in zip(line_rates, engine_rates, strict=True)), 4),
-        "frames_per_second": round(middle.frames / middle.seconds, 3),
-        "megapixels_per_second": round(middle.pixels / middle.seconds / 1e6, 2),
-        "peak_rss_bytes": max(line.peak_rss_bytes for line in lines),
-        "stage_seconds": middle.stage_seconds,
-        "torch_f32_tiles_per_second": None if torch_rate is None else round(torch_rate, 1),
-        "engine_over_torch": None if torch_rate is None else round(engine_rate / torch_rate, 3),
-        "engine_setting": asdict(setting),
-        "engine_search": search,
-        "runs": {
-            "engine": [round(one, 1) for one in engine_rates],
-            "line": [round(one, 1) for one in line_rates],
-            "torch": [round(one, 1) for one in torch_rates],
+    rates = spread([line.rate for line in lines], 1)
+    spenders = sorted({name for line in lines for name in line.cpu_ms_per_mb})
+    return PipelineResult(
+        transport=plan.base.transport.partition(":")[0],
+        precision="",
+        release="",
+        travel=travel,
+        engine_tiles_per_second=round(engine_rate, 1),
+        line_tiles_per_second=rates.median,
+        ratio=ratios.median,
+        line=rates,
+        ratios=ratios,
+        engine_alone=spread(engine_rates, 1),
+        frames_per_second=round(middle.worker.frames / seconds, 3),
+        megapixels_per_second=round(middle.pixels / seconds / 1e6, 2),
+        megabytes_per_second=round(middle.megabytes / seconds, 2),
+        peak_rss_bytes=max(line.worker.peak_rss_bytes for line in lines),
+        stage_seconds=middle.stage_seconds,
+        cpu_ms_per_mb={
+            name: round(statistics.median(line.cpu_ms_per_mb.get(name, 0.0) for line in lines), 2) for name in spenders
         },
-        "frames": middle.frames,
-        "release": release.id,
-    }
-    return {"scenario": "pipeline", "environment": describe(), "results": [result]}
-
-
-def best_setting(
-    release: Release, precision: Precision, tiles: Sequence[Tile]
-) -> tuple[OpenVinoOptions, list[dict[str, Any]]]:
-    """Try batch sizes and streams; the fastest setting, and what each gave."""
-    cores = len(os.sched_getaffinity(0))
-    tried: list[tuple[float, OpenVinoOptions]] = []
-    for streams in sorted({1, cores}):
-        for batch in BATCHES:
-            sizes = tuple(size for size in (1, 4) if size < batch)
-            setting = OpenVinoOptions(precision=precision, streams=streams, batch_sizes=(*sizes, batch))
-            engine = OpenVinoEngine(release, setting)
-            tried.append((rate(engine, tiles, 3.0), setting))
-            engine.close()
-            gc.collect()
-    table = [{"streams": s.streams, "batch": s.batch_sizes[-1], "tiles_per_second": round(r, 1)} for r, s in tried]
-    return max(tried, key=lambda pair: pair[0])[1], table
-
-
-def rate(engine: Engine, tiles: Sequence[Tile], seconds: float) -> float:
-    """Tiles per second of calls of 64 tiles, after one to warm up, over at least so many seconds."""
-    calls = [tiles[start : start + CALL_TILES] for start in range(0, len(tiles) - CALL_TILES + 1, CALL_TILES)]
-    engine.infer(calls[0])
-    done, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < seconds:
-        for call in calls[:8]:
-            engine.infer(call)
-            done += len(call)
-    return done / spent
-
-
-def _tiles(photos: Path) -> Iterator[Tile]:
-    """Decoded tiles of the largest photo there, as the engine sees them."""
-    path = max(_files(photos), key=lambda path: path.stat().st_size)
-    data = path.read_bytes()
-    header = read_header(data, max_pixels=200_000_000)
-    picture = pixels.decode(data, header, np.empty(pixels.buffer_bytes(header), np.uint8))
-    image = Image(pad(picture, 256))
-    tiling = tile(image.width, image.height, 256)
-    for y in tiling.ys:
-        for x in tiling.xs:
-            yield Tile(image, int(y), int(x))
-
-
-def _files(photos: Path) -> list[Path]:
-    found = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise Misuse(f"no photos under {photos}")
-    return found
-
-
-def _torch_engine(release: Release) -> Engine | None:
-    try:
-        from models.engines.torch import TorchEngine
-    except ImportError:
-        return None
-    return TorchEngine(release)
-
-
-def _precision(name: str) -> Precision:
-    if name == "bf16":
-        return "bf16"
-    if name == "f32":
-        return "f32"
-    raise Misuse(f"the CPU engine runs f32 or bf16, not {name!r}")
-
-
-# ---- the line, in a process of its own, so that its peak memory is its own
-
-
-def _line_in_a_child(plan: Plan) -> LineRun:
-    with tempfile.TemporaryDirectory(prefix="spanwatch-bench-") as folder:
-        transport = plan.transport or f"local:{folder}/log"
-        command = [sys.executable, "-m", "benchmarks.pipeline", str(plan.photos), transport, folder, str(plan.frames)]
-        command += [plan.release, plan.precision]
-        root = Path(__file__).parents[1]
-        done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True)
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=LineRun)
-
-
-async def _line(photos: Path, url: str, folder: Path, frames: int, engine: EngineSection) -> LineRun:
-    config = Config(
-        transport=url,
-        local=LocalSection(min_free_bytes=0),
-        metrics=MetricsSection(worker_port=-1, findings_port=-1),
-        engine=engine,
+        torch_f32_tiles_per_second=None if torch_rate is None else round(torch_rate, 1),
+        engine_over_torch=None if torch_rate is None else round(engine_rate / torch_rate, 3),
+        frames=middle.worker.frames,
     )
-    transport = await open_transport(config)
-    sent = await _fill(transport, photos, frames)
-    stop = asyncio.Event()
 
-    async def watch() -> None:
-        while sum((await transport.lag(config.worker.group, "frames")).values()):
-            await asyncio.sleep(0.1)
-        stop.set()
 
-    loaded = start_engine(engine)
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(watch())
-        group.create_task(run_worker(transport, config, stop, state=folder / "state", engine=loaded))
-    seconds = time.perf_counter() - began
-    results = [decode(record.value, Result) async for record in transport.read("results")]
-    results = [result for result in results if result.frame.frame_id in sent]
-    await transport.close()
-    stages = ("fetch", "decode", "queue", "infer", "total")
-    return LineRun(
-        seconds=seconds,
+async def _line(plan: Plan, travel: Travel) -> Run:
+    """Fill a fresh log, let a worker empty it, read what it has written."""
+    broker = broker_pid(plan.base.transport)
+    async with home(plan.base, travel) as config:
+        looks = [_cpu(broker)]
+        megabytes = 0.0
+        async with opened(config) as transport:
+            for data in photos.series(photos.find(plan.photos), plan.frames):
+                await photos.send(transport, data)
+                megabytes += len(data) / 1e6
+        looks.append(_cpu(broker))
+        async with worker(Order(config=config, frames=plan.frames)) as child:
+            report = await child.report()
+        looks.append(_cpu(broker))
+        async with opened(config) as transport:
+            results = [decode(record.value, Result) async for record in transport.read("results")]
+    names = ("sender", "broker")
+    spent = {f"{name}, filling": looks[1][name] - looks[0][name] for name in names}
+    spent["broker"] = looks[2]["broker"] - looks[1]["broker"]
+    spent |= {f"worker, {stage}": seconds for stage, seconds in report.cpu_seconds.items()}
+    if broker is None:
+        spent = {name: seconds for name, seconds in spent.items() if not name.startswith("broker")}
+    return Run(
+        worker=report,
         tiles=sum(result.grid.rows * result.grid.cols for result in results),
-        frames=len(results),
         pixels=sum(result.grid.width * result.grid.height for result in results),
-        peak_rss_bytes=_peak_rss_bytes(),
+        megabytes=megabytes,
         stage_seconds={
-            stage: round(statistics.mean(getattr(result.timings, stage) for result in results), 4) for stage in stages
+            stage: round(statistics.mean(getattr(result.timings, stage) for result in results), 4) for stage in STAGES
         },
-        precision=loaded[0].precision,
+        cpu_ms_per_mb={name: round(seconds * 1000 / megabytes, 2) for name, seconds in spent.items()},
     )
 
 
-def _peak_rss_bytes() -> int:
-    """The high-water mark of this program alone; `ru_maxrss` would inherit the parent's across the exec."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmHWM in /proc/self/status")
-
-
-async def _fill(transport: Transport, photos: Path, frames: int) -> set[str]:
-    """Put frames into the log; a photo that comes again has other bytes behind its end, so it is another frame."""
-    paths = _files(photos)
-    sent: set[str] = set()
-    for number in range(frames):
-        data = paths[number % len(paths)].read_bytes() + number.to_bytes(4, "big")
-        frame_id = sha256(data).hexdigest()
-        blob = await transport.blobs.put(data)
-        frame = Frame(frame_id=frame_id, asset="bench", blob=blob, size_bytes=len(data))
-        header = {HEADER_FRAME: encode(frame).decode()}
-        await transport.send(Message(topic="frames", key=frame_id, value=b"", headers=header))
-        sent.add(frame_id)
-    return sent
-
-
-def main() -> None:
-    """The child: one run of the line, one line of JSON."""
-    parser = argparse.ArgumentParser()
-    for name in ("photos", "url", "folder"):
-        parser.add_argument(name)
-    parser.add_argument("frames", type=int)
-    parser.add_argument("release")
-    parser.add_argument("precision")
-    asked = parser.parse_args()
-    engine = EngineSection(release=asked.release, precision=asked.precision)
-    line = asyncio.run(_line(Path(asked.photos), asked.url, Path(asked.folder), asked.frames, engine))
-    print(json.dumps(asdict(line)))
-
-
-if __name__ == "__main__":
-    main()
+def _cpu(broker: int | None) -> dict[str, float]:
+    return {"sender": cpu_seconds(os.getpid()), "broker": cpu_seconds(broker) if broker is not None else 0.0}

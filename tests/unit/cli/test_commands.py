@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor",
     "site",
     "gc",
+    "topics",
     "bench",
 }
 
@@ -79,7 +80,7 @@ def test_doctor_tells_every_part_and_what_to_do(tmp_path: Path) -> None:
     done = runner.invoke(app, ["doctor", "--json", "--transport", f"local:{tmp_path}/log"])
     lines = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
     assert {line["what"] for line in lines} == {
-        "python", "processor", "memory", "decoder", "release", "engine", "gpu", "disk",
+        "python", "processor", "memory", "decoder", "release", "engine", "gpu", "disk", "log",
     }  # fmt: skip
     assert all(line["do"] for line in lines if line["verdict"] == "bad")
     assert done.exit_code == (1 if any(line["verdict"] == "bad" for line in lines) else 0)
