@@ -17,8 +17,9 @@ import msgspec
 
 from stream.errors import Misuse
 
-RoleName = Literal["uploader", "worker", "findings", "reader"]
-"""Who opens a transport; `reader` is every command that only looks, and an alert consumer."""
+RoleName = Literal["uploader", "worker", "findings", "operator", "reader"]
+"""Who opens a transport. An `operator` decides on alerts and sends dead frames back; a `reader` only looks: an alert
+consumer."""
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -86,6 +87,18 @@ class KafkaSection(Section, frozen=True, kw_only=True):
     uploader: Login = Login()
     worker: Login = Login()
     findings: Login = Login()
+    operator: Login = Login()
+
+    def login_of(self, role: RoleName) -> Login:
+        """Who this role is: its own login, or the one for all."""
+        own = {
+            "uploader": self.uploader,
+            "worker": self.worker,
+            "findings": self.findings,
+            "operator": self.operator,
+        }
+        chosen = own.get(role, Login())
+        return chosen if chosen != Login() else self.login
 
 
 class EngineSection(Section, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ import pytest
 from tests.kafka.broker import Broker, NoBroker, free_port
 from tests.kafka.container import ContainerBroker, docker_answers
 
-
 RUNNING = os.environ.pop("SPANWATCH_TEST_KAFKA", None)
 """Taken out at once: a role would refuse a setting it does not know."""
 

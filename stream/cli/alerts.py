@@ -166,7 +166,7 @@ async def _decide(
     if not who:
         raise Misuse("nobody to write into the history: name yourself with --who NAME")
     config = settings()
-    async with opened(config) as log:
+    async with opened(config, "operator") as log:
         chosen = choose((await _latest(Tail(log, "alerts"))).values(), ids)
         for alert in chosen:
             now = datetime.now(UTC)

@@ -89,7 +89,7 @@ def retry(ids: Ids, config: ConfigOption = None, transport: TransportOption = No
 
     async def main() -> None:
         settings = load_config(config, transport)
-        async with opened(settings) as log:
+        async with opened(settings, "operator") as log:
             for entry in box.choose(await box.read(log), ids):
                 await box.send_back(log, entry, source=f"{settings.site}/dead", now=datetime.now(UTC))
                 out.print(f"{entry.dead.frame_id[:12]} sent back; `spanwatch results --follow` shows its answer")

@@ -42,7 +42,7 @@ def gc(
 
 
 async def _collect(config: Config, dry_run: bool) -> GcReport:
-    home = await open_transport(config)
+    home = await open_transport(config, "operator")
     try:
         if isinstance(home, LocalTransport):
             return await collect(home, config.retention, time.time(), dry_run=dry_run)

@@ -37,21 +37,24 @@ RIGHTS: tuple[Right, ...] = (
     Right("findings", "topic", "alerts", "Read"),
     Right("findings", "group", "findings", "Read"),
     Right("findings", "topic", "alerts", "Write"),
-    # An alert consumer; a person's word on an alert goes out as a decision.
+    # A person at the desk: a word on an alert goes out as a decision, a dead frame goes back as a frame.
+    Right("operator", "topic", "alerts", "Read"),
+    Right("operator", "topic", "results", "Read"),
+    Right("operator", "topic", "dead-frames", "Read"),
+    Right("operator", "topic", "frames", "Read"),
+    Right("operator", "topic", "frames", "Write"),
+    Right("operator", "topic", "decisions", "Write"),
+    # An alert consumer.
     Right("reader", "topic", "alerts", "Read"),
     Right("reader", "topic", "results", "Read"),
     Right("reader", "topic", "dead-frames", "Read"),
-    Right("reader", "topic", "decisions", "Write"),
 )
 """The whole table; idempotent producers need no right of their own since Kafka 3.0."""
 
 
 def principal(config: Config, role: RoleName) -> str:
     """The role's name on the broker, as its login is configured; else `User:ROLE`, for you to replace."""
-    own = {"uploader": config.kafka.uploader, "worker": config.kafka.worker, "findings": config.kafka.findings}
-    login = own.get(role)
-    name = (login.username if login is not None else None) or config.kafka.login.username or role
-    return f"User:{name}"
+    return f"User:{config.kafka.login_of(role).username or role}"
 
 
 def _resource(config: Config, right: Right) -> tuple[str, str]:

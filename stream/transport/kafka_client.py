@@ -93,13 +93,6 @@ def _without_login(url: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-def login_of(config: Config, role: RoleName) -> Login:
-    """Who this role is: its own login, or the one for all."""
-    own = {"uploader": config.kafka.uploader, "worker": config.kafka.worker, "findings": config.kafka.findings}
-    chosen = own.get(role, Login())
-    return chosen if chosen != Login() else config.kafka.login
-
-
 def ssl_context(section: KafkaSection, login: Login) -> ssl.SSLContext | None:
     """What certificates are checked against and shown; None: this connection has no TLS.
 
@@ -126,7 +119,7 @@ def connection(config: Config, role: RoleName) -> dict[str, Any]:
     Raises:
         Misuse: the URL, a certificate, or a login that lacks its user name or password.
     """
-    section, login = config.kafka, login_of(config, role)
+    section, login = config.kafka, config.kafka.login_of(role)
     protocol = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl": "SASL_PLAINTEXT", "sasl_tls": "SASL_SSL"}
     arguments: dict[str, Any] = {
         "bootstrap_servers": addresses(config.transport),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import docker
 from docker.errors import DockerException
 from testcontainers.core.container import DockerContainer
@@ -11,6 +14,11 @@ from tests.kafka.broker import VERSION, Broker, NoBroker, free_port
 
 def docker_answers() -> bool:
     """Whether there is an engine to ask for a container."""
+    scheme, _, path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
+    if scheme == "unix":  # the library leaves its socket open when nobody answers, so we knock first
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path):
+                return False
     try:
         client = docker.from_env(timeout=5)
     except DockerException:
@@ -44,7 +52,11 @@ class ContainerBroker:
             self._container.start()
         except DockerException as error:
             raise NoBroker(f"the Docker engine did not start apache/kafka:{VERSION}: {error}") from error
-        Broker.await_port(self.port)
+        try:
+            Broker.await_port(self.port)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         self._container.stop()

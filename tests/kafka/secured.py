@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.kafka.broker import Broker, free_port, java
 
-USERS = {role: f"secret-of-{role}" for role in ("uploader", "worker", "findings", "reader", "stranger")}
+USERS = {role: f"secret-of-{role}" for role in ("uploader", "worker", "findings", "operator", "reader", "stranger")}
 """User -> password; a stranger may log in and do nothing."""
 _STORE_PASSWORD = "changeit"
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from stream.config import Config
-from stream.transport.access import commands
+from stream.config import Config, KafkaSection, Login, RoleName
+from stream.errors import Rejected, Unavailable
+from stream.messages import TOPICS
+from stream.transport.access import RIGHTS, Right, commands
+from stream.transport.kafka import KafkaTransport
 from stream.transport.kafka_topics import create_topics
+from stream.transport.protocol import Message
 from tests.kafka.broker import NoBroker
 from tests.kafka.secured import USERS, SecuredBroker
 from tests.system import line
@@ -77,6 +83,7 @@ def test_every_role_does_its_work_with_its_own_login_and_the_rights_that_are_pri
     site = environment(secured, tmp_path, secured.url, worker=as_user("worker"), findings=as_user("findings"))
     uploader = environment(secured, tmp_path, secured.url, uploader=as_user("uploader"))
     reader = environment(secured, tmp_path, secured.url, login=as_user("reader"))
+    operator = environment(secured, tmp_path, secured.url, operator=as_user("operator"))
     running = subprocess.Popen(command("site"), env=site, cwd=tmp_path)
     try:
         upload = command("upload", photo, "--asset", "bridge-3")
@@ -85,9 +92,12 @@ def test_every_role_does_its_work_with_its_own_login_and_the_rights_that_are_pri
         with subprocess.Popen(follow, env=reader, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as alerts:
             try:
                 assert alerts.stdout is not None
-                assert json.loads(alerts.stdout.readline())["asset"] == "bridge-3"
+                alert = json.loads(alerts.stdout.readline())
+                assert alert["asset"] == "bridge-3"
             finally:
                 alerts.kill()
+        confirm = command("alerts", "confirm", alert["alert_id"][:12], "--who", "J. Doe", "--why", "seen on site")
+        assert subprocess.run(confirm, env=operator, cwd=tmp_path, check=False).returncode == 0
     finally:
         running.terminate()
         code = running.wait(line.GIVE_UP_S)
@@ -126,3 +136,72 @@ def test_a_refusal_ends_with_one_clear_line_and_no_secret(
     assert len(told) == 1 and says in told[0], done.stderr
     assert "Traceback" not in done.stderr
     assert not [secret for secret in USERS.values() if secret in done.stdout + done.stderr]
+
+
+ROLES: tuple[RoleName, ...] = ("uploader", "worker", "findings", "operator", "reader")
+
+
+def as_role(broker: SecuredBroker, folder: Path, role: RoleName) -> Config:
+    """The settings of a role with its own login."""
+    login = Login(username=role, password=USERS[role])
+    section = KafkaSection(security="sasl_tls", ca=str(broker.ca), login=login, blobs=str(folder))
+    return Config(transport=broker.url, kafka=section)
+
+
+@pytest.fixture(scope="module")
+def filled(secured: SecuredBroker, tmp_path_factory: pytest.TempPathFactory) -> SecuredBroker:
+    """With a record in each topic: a look at an empty one is let pass by the right to ask how long it is.
+
+    They are no records of ours, so no role can work after this: the tests that use it come last.
+    """
+    blobs = str(tmp_path_factory.mktemp("blobs"))
+
+    async def fill() -> None:
+        administrator = Config(transport=secured.open.url, kafka=KafkaSection(blobs=blobs))
+        transport = await KafkaTransport.open(administrator, "reader")
+        try:
+            for topic in TOPICS:
+                await transport.send(Message(topic=topic, key="nobody", value=b"no record of ours"))
+            async with asyncio.timeout(line.GIVE_UP_S):
+                while True:  # the broker makes its topic of offsets for the first group that asks
+                    with suppress(Unavailable):
+                        await transport.lag("worker", "frames")
+                        return
+                    await asyncio.sleep(0.05)
+        finally:
+            await transport.close()
+
+    line.run(fill)
+    return secured
+
+
+async def allowed(config: Config, role: RoleName) -> set[tuple[str, str]]:
+    """What this login is let do, tried right by right, but for writing what it may write."""
+    transport = await KafkaTransport.open(config, role)
+    let: set[tuple[str, str]] = set()
+    try:
+        for topic in TOPICS:
+            with suppress(Rejected):
+                assert [record async for record in transport.read(topic)]
+                let.add(("Read", topic))
+            if Right(role, "topic", topic, "Write") not in RIGHTS:
+                with suppress(Rejected):
+                    await transport.send(Message(topic=topic, key="nobody", value=b"no record of ours"))
+                    let.add(("Write", topic))
+        for group, topic in (("worker", "frames"), ("findings", "results")):
+            with suppress(Rejected):
+                await transport.lag(group, topic)
+                let.add(("Read", f"group {group}"))
+    finally:
+        await transport.close()
+    return let
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_login_reads_what_its_role_needs_and_touches_nothing_of_another(
+    filled: SecuredBroker, tmp_path: Path, role: RoleName
+) -> None:
+    """What each may write is shown above, by the line that works; here is the rest of the table, and all outside it."""
+    names = {"topic": "", "group": "group "}
+    reads = {("Read", names[r.kind] + r.name) for r in RIGHTS if (r.role, r.operation) == (role, "Read")}
+    assert asyncio.run(allowed(as_role(filled, tmp_path, role), role)) == reads

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stream.config import Config, KafkaSection, Login, RoleName, load
 from stream.errors import Broken, Misuse, PartitionLost, Rejected, SpanwatchError, Unavailable
-from stream.transport.kafka_client import addresses, connection, login_of, ssl_context, translated
+from stream.transport.kafka_client import addresses, connection, ssl_context, translated
 from stream.transport.kafka_records import Start, record_of, start_of
 from stream.transport.protocol import TopicPartition
 
@@ -59,7 +59,7 @@ def test_a_login_in_a_url_is_refused_and_not_printed() -> None:
 )
 def test_a_role_has_its_own_login_or_the_one_for_all(role: RoleName, expected: str) -> None:
     section = KafkaSection(login=Login(username="all"), worker=Login(username="w"))
-    assert login_of(Config(kafka=section), role).username == expected
+    assert section.login_of(role).username == expected
 
 
 def test_a_login_reaches_the_client_and_never_a_text() -> None:
