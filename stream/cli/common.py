@@ -122,6 +122,8 @@ def log_to_stderr(form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(TEXT_LINE))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # While a broker is away aiokafka writes ten errors a second; what it means is in our own lines.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 TEXT_LINE = "%(asctime)s %(levelname)-7s %(name)s %(message)s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -44,6 +45,8 @@ def findings(
         settings = load_config(config, transport)
         positions = frozenset(map(_position, skip or ()))
         log_to_stderr(log_format)
+        for chatty in ("faust", "mode"):  # every service's start and stop
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         stop = stop_on_signals()
         async with opened(settings, "findings") as log:
             await run_findings(log, settings, stop, skip=positions)

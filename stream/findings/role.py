@@ -1,18 +1,29 @@
-"""The findings role of one box: the severities of the release, the pages of its figures, and the loop."""
+"""The findings role of one box: the severities of the release, the pages of its figures, and the home of the log."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from stream.config import Config
+from stream.findings.partitions import Duty
 from stream.findings.service import Findings
 from stream.messages import RecordPosition, Severity
 from stream.metrics import Metrics, serve
 from stream.releases import open_release, severities_of
 from stream.transport.protocol import Transport
+
+
+class Member(Protocol):
+    """One member of the findings group, on whichever home."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def run(self, stop: asyncio.Event) -> None: ...
 
 
 async def run_findings(
@@ -34,8 +45,23 @@ async def run_findings(
     known = severities
     if known is None:
         known = severities_of(await asyncio.to_thread(open_release, config.engine))  # it reads and verifies the files
-    metrics = Metrics(CollectorRegistry())
-    source = f"{config.site}/findings"
-    findings = Findings(transport, config.findings, known, metrics, source=source, skip=skip, step=step)
-    async with serve(metrics, config.metrics.host, config.metrics.findings_port, lambda: findings.ready):
-        await findings.run(stop)
+    duty = Duty(
+        transport=transport,
+        group=config.findings.group,
+        severities=known,
+        metrics=Metrics(CollectorRegistry()),
+        source=f"{config.site}/findings",
+        skip=skip,
+        step=step,
+    )
+    member = _member(duty, config)
+    async with serve(duty.metrics, config.metrics.host, config.metrics.findings_port, lambda: member.ready):
+        await member.run(stop)
+
+
+def _member(duty: Duty, config: Config) -> Member:
+    if config.transport.startswith("kafka:"):
+        from stream.findings.agents import Agents
+
+        return Agents(duty, config)
+    return Findings(duty)

@@ -65,6 +65,8 @@ async def starts_of(
         Unavailable: no answer.
     """
     wanted = [StoredPartition(*tp) for tp in partitions]
+    if not wanted:  # more members than partitions
+        return {}
     with translated(f"read where group {group_id} begins"):
         async with asyncio.timeout(REQUEST_S):
             committed = await committed_offsets(client._client, group_id, wanted)
@@ -76,10 +78,10 @@ async def starts_of(
     }
 
 
-async def commit(client: AIOKafkaConsumer, offsets: Mapping[K, int]) -> None:
+async def commit(client: AIOKafkaConsumer, offsets: Mapping[K, int], *, within_s: float) -> None:
     """Durably note that all records below each offset are done; see `Consumer.commit` for what it raises."""
     with translated(f"commit {', '.join(f'{topic}[{number}] at {at}' for (topic, number), at in offsets.items())}"):
-        async with asyncio.timeout(REQUEST_S):
+        async with asyncio.timeout(within_s):
             await client.commit({StoredPartition(*tp): offset for tp, offset in offsets.items()})
 
 
@@ -93,9 +95,9 @@ async def check(client: AIOKafkaConsumer) -> None:
             client._coordinator.check_errors()
 
 
-def is_early(error: BaseException) -> bool:
-    """aiokafka has looked for a position before the explicit start was set; it is set now, or will be."""
-    return isinstance(error, kafka.NoOffsetForPartitionError)
+def is_passing(error: BaseException) -> bool:
+    """A fetch that met a rebalance: before the explicit start was set, or for a partition that has gone."""
+    return isinstance(error, kafka.NoOffsetForPartitionError | kafka.IllegalStateError)
 
 
 def cause(error: BaseException | None, what: str) -> BaseException:

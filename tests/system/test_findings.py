@@ -20,13 +20,13 @@ from prometheus_client import CollectorRegistry
 
 from models.architecture import Architecture
 from models.release import ReleaseClass, ReleaseFacts, write_facts
-from stream.config import FindingsSection, LocalSection
+from stream.config import LocalSection
 from stream.findings.service import Findings
 from stream.messages import Alert, Decision, Result, decode
 from stream.metrics import Metrics
 from stream.transport.local import LocalTransport
 from stream.transport.protocol import Transport
-from tests.unit.findings.driving import PATIENCE_S, compacted, lag, send, stop_after, work
+from tests.unit.findings.driving import PATIENCE_S, compacted, duty, lag, send, stop_after, work
 from tests.unit.findings.made import SEVERITIES, decision, first_alert, region, result
 
 ROOT = Path(__file__).parents[2]
@@ -245,7 +245,7 @@ def be_the_process(folder: Path, mode: str, *numbers: int) -> None:
                 sys.stdin.readline()
             finish(number)
 
-        await Findings(log, FindingsSection(), SEVERITIES, Metrics(CollectorRegistry()), step=step).run(stop)
+        await Findings(duty(log, Metrics(CollectorRegistry()), step=step)).run(stop)
 
     on_log(folder, use)
 

@@ -35,6 +35,7 @@ PURE = (
     "stream/worker/ledger.py",
     "stream/worker/breaker.py",
     "stream/worker/judge.py",
+    "stream/findings/order.py",
     "stream/findings/rules.py",
 )
 NOT_PURE = {"time", "os", "pathlib", "asyncio", "sqlite3", "socket", "logging", "random", "threading", "subprocess"}

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from stream.config import FindingsSection
+from stream.findings.partitions import Duty
 from stream.findings.service import Findings
 from stream.messages import Decision, Noun, Result, encode, envelope
 from stream.metrics import Metrics
@@ -50,7 +51,12 @@ async def work(log: Transport, *, until: int, metrics: Metrics | None = None, **
 
 def member(log: Transport, step: Callable[[int], None], metrics: Metrics | None = None, **options: Any) -> Findings:
     """One member of the group, not running yet."""
-    return Findings(log, FindingsSection(), SEVERITIES, metrics or Metrics(CollectorRegistry()), step=step, **options)
+    return Findings(duty(log, metrics or Metrics(CollectorRegistry()), step=step, **options))
+
+
+def duty(log: Transport, metrics: Metrics, **options: Any) -> Duty:
+    """What the tests' findings are there for."""
+    return Duty(transport=log, group=GROUP, severities=SEVERITIES, metrics=metrics, **options)
 
 
 def stop_after(stop: asyncio.Event, commits: int) -> Callable[[int], None]:
