@@ -41,7 +41,7 @@ from stream.config import Config
 from stream.errors import Unavailable
 from stream.findings.membership import Membership
 from stream.findings.partitions import DEADLINE_S, Duty
-from stream.transport.kafka_client import REQUEST_S, addresses
+from stream.transport.kafka_client import REQUEST_S, addresses, connection
 from stream.transport.kafka_group import cause, check, commit, group_client, starts_of
 from stream.transport.kafka_records import Start
 from stream.transport.protocol import TopicPartition
@@ -148,7 +148,9 @@ class _Thread(driver.AIOKafkaConsumerThread):
         return self._consumer
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> Any:
-        return group_client(self.app.config, "findings", self.app.member.group_id, max_records=BUFFER_RECORDS)
+        config = self.app.config
+        arguments = connection(config, "findings")
+        return group_client(arguments, config.kafka, self.app.member.group_id, max_records=BUFFER_RECORDS)
 
     async def on_thread_stop(self) -> None:
         """Leave the group; without a broker, aiokafka would wait for ever for somebody to say goodbye to."""

@@ -12,11 +12,10 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as StoredPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
-from stream.config import Config, KafkaSection, RoleName
+from stream.config import Config, RoleName
 from stream.errors import Misuse
 from stream.transport import topics
 from stream.transport.blobs import FolderBlobs
@@ -27,18 +26,12 @@ from stream.transport.kafka_client import (
     translated,
 )
 from stream.transport.kafka_consumer import KafkaConsumer
+from stream.transport.kafka_group import group_client, join_s
 from stream.transport.kafka_offsets import committed_offsets
 from stream.transport.kafka_read import Reading
 from stream.transport.kafka_records import Start, start_of
 from stream.transport.kafka_sender import KafkaSender
 from stream.transport.protocol import Listener, Message, Record, TopicPartition
-
-FETCH_BYTES = 64 * 1024 * 1024
-"""The most one response brings; a member asks for the next one when it has handed this one out."""
-PARTITION_FETCH_BYTES = 4 * 1024 * 1024
-"""About one frame of one partition; a larger record still comes, alone. Larger fetches cost more processor time."""
-MAX_POLL_S = 600.0
-"""A member that hands out nothing for so long leaves the group; longer than any frame takes under back-pressure."""
 
 
 class KafkaTransport:
@@ -163,28 +156,11 @@ class KafkaTransport:
     async def subscribe(self, group: str, topics: Sequence[str], listener: Listener) -> KafkaConsumer:
         """See `Transport.subscribe`: ranges of equal counts hand out partition n of all topics together."""
         await self._common_partitions(topics)
-        section: KafkaSection = self._section
-        # The answer to a join comes when all members have given their partitions back; a request must not end before.
-        request_s = max(REQUEST_S, section.rebalance_timeout_s + 10.0)
-        client = AIOKafkaConsumer(
-            **(self._arguments | {"request_timeout_ms": int(request_s * 1000)}),
-            group_id=self.group_id(group),
-            group_instance_id=section.member,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            partition_assignment_strategy=[RangePartitionAssignor],
-            session_timeout_ms=int(section.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(section.heartbeat_s * 1000),
-            rebalance_timeout_ms=int(section.rebalance_timeout_s * 1000),
-            max_poll_interval_ms=int(MAX_POLL_S * 1000),
-            fetch_max_bytes=FETCH_BYTES,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
-            fetch_max_wait_ms=100,
-        )
+        client = group_client(self._arguments, self._section, self.group_id(group))
         await _start(client, f"join the group {group}")
         names = {name: self._name(name) for name in topics}
         consumer = KafkaConsumer(client, listener, names, partial(self._starts, group))
-        await consumer.join(request_s)
+        await consumer.join(join_s(self._section))
         self._consumers.append(consumer)
         return consumer
 

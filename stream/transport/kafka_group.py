@@ -1,43 +1,46 @@
-"""A member of a Kafka group for those who drive aiokafka themselves: the same client and the same start for all."""
+"""What every member of a Kafka group is, whoever drives it: its client, where it begins, how it commits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as StoredPartition
 from aiokafka import errors as kafka
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-from stream.config import Config, RoleName
+from stream.config import KafkaSection
 from stream.errors import Broken
-from stream.transport.kafka_client import REQUEST_S, connection, meaning, translated
+from stream.transport.kafka_client import REQUEST_S, meaning, translated
 from stream.transport.kafka_offsets import committed_offsets
 from stream.transport.kafka_records import Start, start_of
 from stream.transport.protocol import TopicPartition
 
+FETCH_BYTES = 64 * 1024 * 1024
+"""The most one response brings; a member asks for the next one when it has handed this one out."""
+PARTITION_FETCH_BYTES = 4 * 1024 * 1024
+"""About one frame of one partition; a larger record still comes, alone. Larger fetches cost more processor time."""
 MAX_POLL_S = 600.0
-"""A member that hands out nothing for so long leaves the group."""
+"""A member that hands out nothing for so long leaves the group; longer than any frame takes under back-pressure."""
 
 K = TypeVar("K", bound=tuple[str, int])
 """A partition by its topic on the broker and its number, of whichever library."""
 
 
-def group_client(config: Config, role: RoleName, group_id: str, *, max_records: int) -> AIOKafkaConsumer:
+def group_client(
+    arguments: Mapping[str, Any], section: KafkaSection, group_id: str, *, max_records: int | None = None
+) -> AIOKafkaConsumer:
     """A member that is not started: explicit commits and starts only, and partition n of all its topics or of none.
 
     Args:
+        arguments: those of every client, see `connection`.
         group_id: the group's name on the broker.
-        max_records: the most one fetch hands out.
-
-    Raises:
-        Misuse: the URL, a certificate, or a login that lacks its user name or password.
+        max_records: the most one fetch hands out; None: whoever reads says.
     """
-    section = config.kafka
     return AIOKafkaConsumer(
-        **connection(config, role),
+        **(dict(arguments) | {"request_timeout_ms": int(join_s(section) * 1000)}),
         group_id=group_id,
         group_instance_id=section.member,
         enable_auto_commit=False,
@@ -50,9 +53,18 @@ def group_client(config: Config, role: RoleName, group_id: str, *, max_records: 
         rebalance_timeout_ms=int(section.rebalance_timeout_s * 1000),
         max_poll_interval_ms=int(MAX_POLL_S * 1000),
         max_poll_records=max_records,
-        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_bytes=FETCH_BYTES,
+        max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
         fetch_max_wait_ms=100,
     )
+
+
+def join_s(section: KafkaSection) -> float:
+    """How long a request of a member may take.
+
+    The answer to a join comes when all members have given their partitions back; the request must not end before.
+    """
+    return max(REQUEST_S, section.rebalance_timeout_s + 10.0)
 
 
 async def starts_of(
