@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Contai
         yield started
     finally:
         started.stop()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of one test's own, to kill."""
+    broker = Broker(tmp_path / "broker", free_port())
+    try:
+        broker.start()
+    except NoBroker as error:
+        pytest.skip(f"needs a Kafka broker: {error}")
+    else:
+        yield broker
+    finally:
+        broker.kill()
+        shutil.rmtree(broker.folder, ignore_errors=True)  # it may hold half a gigabyte

@@ -23,7 +23,7 @@ from stream.patience import patiently
 from stream.transport.kafka import KafkaTransport
 from stream.transport.kafka_topics import create_topics, delete_topics
 from stream.transport.protocol import Consumer, Message, Record, TopicPartition
-from tests.kafka.broker import Broker, free_port
+from tests.kafka.broker import Broker
 
 PARTITIONS = 4
 MIB = 1024 * 1024
@@ -383,10 +383,11 @@ def test_records_without_key_or_value_and_headers_that_are_no_text_are_read(site
 
 
 @pytest.mark.slow
-def test_a_broker_killed_between_sends_and_commits_loses_nothing_and_is_waited_for(tmp_path: Path) -> None:
+def test_a_broker_killed_between_sends_and_commits_loses_nothing_and_is_waited_for(
+    mortal: Broker, tmp_path: Path
+) -> None:
     """Oracle: what was acknowledged is there, once; what was committed is not read again; the rest is."""
-    broker = Broker(tmp_path / "broker", free_port(), heap="512m")
-    config = settings(broker.url, tmp_path, session_s=60.0)
+    config = settings(mortal.url, tmp_path, session_s=60.0)
 
     async def main(transport: KafkaTransport) -> None:
         async def send(number: int) -> None:
@@ -396,23 +397,26 @@ def test_a_broker_killed_between_sends_and_commits_loses_nothing_and_is_waited_f
         await asyncio.gather(*(send(number) for number in range(8)))
         consumer = await transport.subscribe("worker", ["frames"], Ear())
         done = {record.tp: record.offset + 1 for record in await read(consumer, 8)}
-        broker.kill()
+        mortal.kill()
         sending = asyncio.gather(*(send(number) for number in range(8, 16)))
         committing = asyncio.ensure_future(patiently(partial(consumer.commit, done), deadline_s=120))
         with pytest.raises(Unavailable):
             await KafkaTransport.open(config, "reader")
-        await asyncio.to_thread(broker.start)
+        await asyncio.to_thread(mortal.start)
         await sending
         await committing
         again = await read(consumer, 8)
         assert {record.key for record in again} == {f"frame-{number}" for number in range(8, 16)}
-        await consumer.close()
         keys = [record.key async for record in transport.read("frames")]
         assert sorted(keys) == sorted(f"frame-{number}" for number in range(16))
+        mortal.kill()
+        async with asyncio.timeout(60):
+            while consumer._client._coordinator.coordinator_id is not None:  # until a heartbeat has failed
+                await consumer.poll(max_records=1, timeout_s=0.1)
+        closing = asyncio.create_task(consumer.close())
+        await asyncio.wait({closing})
+        assert not closing.cancelled(), "a task group takes a stage that ends as cancelled for one that was told to end"
+        assert closing.exception() is None
 
-    broker.start()
-    try:
-        asyncio.run(create_topics(config))
-        run(config, main)
-    finally:
-        broker.stop()
+    asyncio.run(create_topics(config))
+    run(config, main)
