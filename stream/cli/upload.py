@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -33,11 +34,10 @@ from stream.cli.common import (
     run,
 )
 from stream.config import Config
-from stream.errors import Misuse
-from stream.patience import patiently
-from stream.transport import open_transport
-from stream.uploader import Flight, Options, Outbox, Progress, Refused, Report, Sent, Uploader
+from stream.errors import Misuse, Unavailable
+from stream.uploader import Destination, Flight, Options, Outbox, Progress, Refused, Report, Sent, Uploader
 from stream.uploader.outbox import default_path
+from stream.uploader.report import span
 from stream.uploader.scan import readable
 
 MB = 1_000_000
@@ -155,7 +155,7 @@ upload_app.command("correct")(correct)
 
 @dataclass(frozen=True)
 class _Session:
-    """One call of the command: outbox and transport opened, progress shown, signals heard, the end told."""
+    """One call of the command: outbox and destination opened, progress shown, signals heard, the end told."""
 
     settings: Config
     outbox: Path | None
@@ -166,20 +166,20 @@ class _Session:
     async def run(self, work: Callable[[Uploader], Awaitable[Report]]) -> int:
         """The exit code; what was done is told even if the work ends with an error."""
         with Outbox(self._outbox_path()) as outbox, _Display() as display:
-            transport = await patiently(
-                lambda: open_transport(self.settings), deadline_s=self.options.deadline_s, on_wait=display.away
-            )
-            uploader = Uploader(transport, outbox, self.flight, self.options, display.show)
+            destination = Destination.configured(self.settings)
+            uploader = Uploader(destination, outbox, self.flight, self.options, display.show)
             cut_off = False
             try:
-                with _heard_signals(uploader, asyncio.current_task()):
+                with _heard_signals(uploader, display, asyncio.current_task()):
+                    with contextlib.suppress(Unavailable):  # it is waited for when the first photo is ready
+                        await destination.transport()
                     await work(uploader)
             except asyncio.CancelledError:
                 cut_off = True
             finally:
                 display.close()
                 self._tell(uploader, cut_off)
-                await transport.close()
+                await destination.close()
         if uploader.report.left or cut_off:
             return FAILED
         return SOME_DEAD if uploader.report.refused else DONE
@@ -198,7 +198,7 @@ class _Session:
 
 
 @contextlib.contextmanager
-def _heard_signals(uploader: Uploader, task: asyncio.Task[Any] | None) -> Iterator[None]:
+def _heard_signals(uploader: Uploader, display: _Display, task: asyncio.Task[Any] | None) -> Iterator[None]:
     """The first SIGINT or SIGTERM stops after the photo that is being sent, the second in the middle of it."""
     loop = asyncio.get_running_loop()
     asked: list[int] = []
@@ -206,6 +206,7 @@ def _heard_signals(uploader: Uploader, task: asyncio.Task[Any] | None) -> Iterat
     def heard(number: int) -> None:
         asked.append(number)
         if len(asked) == 1:
+            display.say("stopping after the photo under way; the next Ctrl-C stops at once, and nothing is lost")
             uploader.stop()
         elif task is not None:
             task.cancel()
@@ -220,10 +221,18 @@ def _heard_signals(uploader: Uploader, task: asyncio.Task[Any] | None) -> Iterat
             loop.remove_signal_handler(number)
 
 
+_TALKATIVE = ("stream.patience", "aiokafka")
+"""Loggers that say in their words what the display says for a person."""
+_REMIND_S = (60.0, 600.0)
+"""During an outage a line is written at its beginning, then after so long, then every so often."""
+
+
 class _Display:
-    """The progress bar on standard error: bytes, rate, time left, and what it waits for."""
+    """The progress bar on standard error, and a line where something should stay to be read."""
 
     def __init__(self) -> None:
+        self._remind_s: float | None = None
+        self._away_s = 0.0
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -236,22 +245,28 @@ class _Display:
         self._task = self._bar.add_task("looking", total=None)
 
     def __enter__(self) -> _Display:
+        self._levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
 
     def close(self) -> None:
         self._bar.stop()
 
-    def away(self, error: BaseException, pause_s: float) -> None:
-        """The transport cannot even be opened."""
-        self._bar.update(self._task, description=f"waiting: {error} (next try in {pause_s:.0f} s)")
+    def say(self, line: str) -> None:
+        """Write a line that stays, above the bar."""
+        self._bar.console.print(Text(line), soft_wrap=True)
 
     def show(self, event: Progress) -> None:
+        self._note_outage(event)
         if event.waiting is not None:
-            doing = f"waiting: {event.waiting}"
+            doing = f"waiting for {event.waiting}"
         else:
             doing = Path(event.current).name if event.current is not None else "looking"
         self._bar.update(
@@ -260,6 +275,23 @@ class _Display:
             completed=event.done_bytes,
             total=event.total_bytes or None,
         )
+
+    def _note_outage(self, event: Progress) -> None:
+        if event.away_s is None:
+            return
+        if event.waiting is None:
+            if self._remind_s is not None:
+                self.say(f"it is back after {span(self._away_s)}: going on")
+            self._remind_s = None
+            return
+        self._away_s = event.away_s
+        if self._remind_s is None:
+            self.say("the photos stay where they are and go on by themselves; Ctrl-C loses nothing")
+            self.say(f"waiting for {event.waiting}")
+            self._remind_s = _REMIND_S[0]
+        elif event.away_s >= self._remind_s:
+            self.say(f"waiting for {event.waiting}")
+            self._remind_s = event.away_s + _REMIND_S[1]
 
 
 def _table(uploader: Uploader, cut_off: bool) -> Table:
@@ -277,7 +309,7 @@ def _table(uploader: Uploader, cut_off: bool) -> Table:
     for reason, paths in _by_reason(report.refused).items():
         table.add_row(str(len(paths)), "refused", Text("\n".join([reason, *paths])))
     if report.left:
-        table.add_row(str(len(report.left)), "left", "it was stopped: the same command goes on with them")
+        table.add_row(str(len(report.left)), "left", "not sent yet: the same command goes on with them")
     if cut_off:
         table.add_row("", "cut off", "stopped in the middle of a photo: the same command goes on there")
     if not table.rows:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stream.uploader.destination import Destination
 from stream.uploader.outbox import Outbox
 from stream.uploader.report import Flight, Options, Progress, Refused, Report, Sent
 from stream.uploader.uploader import Uploader
 
-__all__ = ["Flight", "Options", "Outbox", "Progress", "Refused", "Report", "Sent", "Uploader"]
+__all__ = ["Destination", "Flight", "Options", "Outbox", "Progress", "Refused", "Report", "Sent", "Uploader"]

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -16,12 +15,17 @@ from stream.messages import HEADER_FRAME, BlobRef, Frame, RecordPosition, encode
 from stream.patience import patiently
 from stream.transport.protocol import Message, Transport
 from stream.uploader import scan
+from stream.uploader.destination import Destination
 from stream.uploader.outbox import Entry, Outbox
 from stream.uploader.pace import Pace
-from stream.uploader.report import Options, Sent
+from stream.uploader.report import Options, Sent, span
 from stream.uploader.scan import Changed, Found, readable
 
 T = TypeVar("T")
+
+
+OnWait = Callable[[str | None, float | None], None]
+"""Hears what it waits for, or None, and `Progress.away_s`."""
 
 
 class Stopped(Exception):
@@ -41,12 +45,9 @@ class Delivery:
     correction, which is harmless: the ids of all that follows come from those two.
     """
 
-    def __init__(
-        self, transport: Transport, outbox: Outbox, options: Options, on_wait: Callable[[str | None], None]
-    ) -> None:
-        """`on_wait` hears what it waits for, and None when that is over."""
-        self.destination = _absolute(transport.url)
-        self._transport = transport
+    def __init__(self, to: Destination, outbox: Outbox, options: Options, on_wait: OnWait) -> None:
+        self.destination = to.name
+        self._to = to
         self._outbox = outbox
         self._options = options
         self._on_wait = on_wait
@@ -91,33 +92,34 @@ class Delivery:
         )
 
     async def _attempt(self, frame: Frame, found: Found) -> tuple[Frame, RecordPosition]:
-        frame, value = await self._payload(frame, found)  # (2)
+        transport = await self._to.transport()
+        frame, value = await self._payload(transport, frame, found)  # (2)
         headers = envelope(Frame, frame.frame_id, self._options.source, datetime.now(UTC))
         headers[HEADER_FRAME] = encode(frame).decode()
         message = Message(topic="frames", key=frame.frame_id, value=value, headers=headers)
-        tp, offset = await self._transport.send(message)  # (3)
+        tp, offset = await transport.send(message)  # (3)
         return frame, RecordPosition(topic=tp.topic, partition=tp.partition, offset=offset)
 
-    async def _payload(self, frame: Frame, found: Found) -> tuple[Frame, bytes]:
+    async def _payload(self, transport: Transport, frame: Frame, found: Found) -> tuple[Frame, bytes]:
         """The frame with the name of its bytes, or the bytes to send inline."""
-        if frame.blob is not None and _stored(frame.blob) and await self._transport.blobs.exists(frame.frame_id):
+        if frame.blob is not None and _stored(frame.blob) and await transport.blobs.exists(frame.frame_id):
             return frame, b""
         if self._options.in_place or (frame.blob is not None and not _stored(frame.blob)):
             if scan.find(found.path).state != found.state:
                 raise Changed
             ref = BlobRef(sha256=frame.frame_id, size_bytes=found.size, url=found.path.as_uri())
             return msgspec.structs.replace(frame, blob=ref), b""
-        if found.size > self._transport.max_inline_bytes:
-            ref = await self._put(found)
+        if found.size > transport.max_inline_bytes:
+            ref = await self._put(transport, found)
             if ref.sha256 != frame.frame_id:
                 raise Changed
             return msgspec.structs.replace(frame, blob=ref), b""
         data = await asyncio.to_thread(scan.read, found, frame.frame_id)
         return msgspec.structs.replace(frame, blob=None), data
 
-    async def _put(self, found: Found) -> BlobRef:
+    async def _put(self, transport: Transport, found: Found) -> BlobRef:
         try:
-            return await self._transport.blobs.put(found.path)
+            return await transport.blobs.put(found.path)
         except (OSError, Unavailable):
             # No patience with a card that was pulled out or has gone bad: reading it once more raises what it is.
             await asyncio.to_thread(scan.digest, found)
@@ -127,7 +129,11 @@ class Delivery:
         """Whether the destination has the frame's bytes in its blob store."""
         if frame.blob is None or not _stored(frame.blob):
             return False
-        return await self.insist(lambda: self._transport.blobs.exists(frame.frame_id))
+        return await self.insist(lambda: self._holds(frame.frame_id))
+
+    async def _holds(self, sha256: str) -> bool:
+        transport = await self._to.transport()
+        return await transport.blobs.exists(sha256)
 
     async def keeps(self, entry: Entry) -> bool:
         """Whether an acknowledged frame is still where it was sent to, as far as that can be told."""
@@ -138,13 +144,17 @@ class Delivery:
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call through any outage."""
+        begun, away_s = time.monotonic(), 0.0
 
         async def attempt() -> T:
             self._pause = None
             return await call()
 
         def pausing(error: BaseException, pause_s: float) -> None:
-            self._on_wait(f"{error} (next try in {pause_s:.0f} s)")
+            nonlocal away_s
+            away_s = time.monotonic() - begun
+            so_far = f", for {span(away_s)} so far" if away_s >= 1 else ""
+            self._on_wait(f"{self.destination}{so_far} (next try in {pause_s:.0f} s): {error}", away_s)
             self._pause = until
             if self.stopped:
                 self.stop()
@@ -156,19 +166,22 @@ class Delivery:
             if until.expired():
                 raise Stopped from None
             raise
+        else:
+            if away_s:
+                self._on_wait(None, 0.0)
         finally:
             self._pause = None
-            self._on_wait(None)
+            self._on_wait(None, None)
         return answer
 
     async def rest(self, pause_s: float, why: str | None) -> None:
         """Wait, unless it is told to stop."""
         if pause_s > 0:
-            self._on_wait(why)
+            self._on_wait(why, None)
             try:
                 await asyncio.wait_for(self._stopped.wait(), pause_s)
             except TimeoutError:
-                self._on_wait(None)
+                self._on_wait(None, None)
             else:
                 raise Stopped
 
@@ -176,9 +189,3 @@ class Delivery:
 def _stored(blob: BlobRef) -> bool:
     """In the transport's own store, and not a file somewhere."""
     return blob.url.startswith("blob:")
-
-
-def _absolute(url: str) -> str:
-    """A local log is the same destination from whatever folder it is named."""
-    scheme, _, rest = url.partition(":")
-    return f"local:{readable(Path(rest).resolve())}" if scheme == "local" else url

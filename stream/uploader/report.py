@@ -66,6 +66,8 @@ class Progress:
     """The photo being sent."""
     waiting: str | None = None
     """What it waits for, one sentence; None: nothing."""
+    away_s: float | None = None
+    """For how long the destination has been away, if that is what it waits for; 0: it has come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +111,11 @@ class Report:
             refused=tuple(chain.from_iterable(part.refused for part in parts)),
             left=tuple(chain.from_iterable(part.left for part in parts)),
         )
+
+
+def span(seconds: float) -> str:
+    """A length of time as a person says it: `40 s`, `12 min`, `2 h 5 min`."""
+    minutes = int(seconds) // 60
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

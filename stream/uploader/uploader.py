@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from stream.errors import Misuse
+from stream.errors import Misuse, SpanwatchError
 from stream.messages import Frame, PhotoFacts
 from stream.transport.protocol import Transport
 from stream.uploader import scan
 from stream.uploader.delivery import Delivery, Stopped
+from stream.uploader.destination import Destination
 from stream.uploader.outbox import Entry, Outbox
 from stream.uploader.passes import Elsewhere, next_pass
 from stream.uploader.report import Flight, Options, Progress, Refused, Report
@@ -56,18 +57,23 @@ class Uploader:
 
     def __init__(
         self,
-        transport: Transport,
+        to: Transport | Destination,
         outbox: Outbox,
         flight: Flight,
         options: Options | None = None,
         on_progress: Callable[[Progress], None] = lambda event: None,
     ) -> None:
-        """`on_progress` is called from the event loop, often; it should return at once."""
+        """
+        Args:
+            to: opened by the caller, or a `Destination`, which may be away yet; the caller closes it.
+            on_progress: called from the event loop, often; it should return at once.
+        """
+        destination = to if isinstance(to, Destination) else Destination.of(to)
         self._outbox = outbox
         self._flight = flight
         self._options = options or Options()
         self._on_progress = on_progress
-        self._delivery = Delivery(transport, outbox, self._options, self._waiting)
+        self._delivery = Delivery(destination, outbox, self._options, self._waiting)
         self._parts: list[Report] = []
         self._progress = Progress(done_files=0, total_files=0, done_bytes=0, total_bytes=0)
 
@@ -267,6 +273,9 @@ class Uploader:
                 outcome = Report(refused=(Refused(name, str(error)),))
             except Stopped:
                 pass  # it is left, and the next upload begins with it
+            except SpanwatchError:
+                self._done(outcome, size_bytes)  # it is left as well, and the caller hears why
+                raise
         self._done(outcome, size_bytes)
 
     def _expect(self, sizes: Sequence[int]) -> None:
@@ -280,8 +289,8 @@ class Uploader:
         seen = self._progress
         self._say(current=None, done_files=seen.done_files + 1, done_bytes=seen.done_bytes + size_bytes)
 
-    def _waiting(self, reason: str | None) -> None:
-        self._say(waiting=reason)
+    def _waiting(self, reason: str | None, away_s: float | None) -> None:
+        self._say(waiting=reason, away_s=away_s)
 
     def _say(self, **change: Any) -> None:
         self._progress = replace(self._progress, **change)

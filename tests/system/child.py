@@ -1,20 +1,26 @@
-"""A role in a process of its own that can be told where to die: `python tests/system/child.py ROLE LOG`."""
+"""A role in a process of its own that can be told where to die: `python tests/system/child.py ROLE CONFIG`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from models.engines.protocol import Engine
+import msgspec
+
+from models.engines.protocol import Engine, Scores, Tile
 from models.engines.scripted import Script, ScriptedEngine
-from stream.config import Config, LocalSection, MetricsSection, WorkerSection
+from stream.cli.common import TEXT_LINE, state_folder
+from stream.config import Config, KafkaSection, LocalSection, MetricsSection, WorkerSection
 from stream.errors import SpanwatchError
 from stream.findings.role import run_findings
 from stream.messages import Severity
@@ -30,25 +36,62 @@ POISON = (255, 0, 254)
 SEVERITIES: dict[str, Severity] = dict.fromkeys(Script().classes, "medium")
 
 
-def config_of(log: Path) -> Config:
-    """Small numbers, so that everything that can happen does."""
-    return Config(
-        transport=f"local:{log}",
-        local=LocalSection(partitions=4, min_free_bytes=0),
-        metrics=MetricsSection(worker_port=-1, findings_port=-1),
-        worker=WorkerSection(batch_tiles=16, max_wait_ms=20, blob_deadline_s=1.0, max_pixels=40_000_000),
+Home = Path | Config
+"""Where a test's line lives: the folder of an embedded log, or all the settings of a site."""
+
+SMALL = Config(
+    local=LocalSection(partitions=4, min_free_bytes=0),
+    metrics=MetricsSection(worker_port=-1, findings_port=-1),
+    worker=WorkerSection(batch_tiles=16, max_wait_ms=20, blob_deadline_s=1.0, max_pixels=40_000_000),
+)
+"""Small numbers, so that everything that can happen does."""
+
+
+def config_of(home: Home) -> Config:
+    """The settings of a test's line."""
+    if isinstance(home, Config):
+        return home
+    return msgspec.structs.replace(SMALL, transport=f"local:{home}")
+
+
+def kafka_config(url: str, folder: Path, prefix: str, **kafka: Any) -> Config:
+    """A site on a broker, with topics of its own prefix; sessions end soon, so that a death is noticed soon."""
+    section = KafkaSection(
+        partitions=4,
+        blobs=str(folder / "blobs"),
+        min_free_bytes=0,
+        session_timeout_s=6.0,
+        heartbeat_s=1.0,
+        **kafka,
     )
+    state = str(folder / "state")
+    return msgspec.structs.replace(SMALL, transport=url, topic_prefix=prefix, state=state, kafka=section)
 
 
-def scripted() -> tuple[Engine, Judge]:
+class Gated(ScriptedEngine):
+    """An engine that stands before a gate: it infers nothing until a file is there."""
+
+    def __init__(self, script: Script, gate: Path) -> None:
+        super().__init__(script)
+        self._gate = gate
+
+    def infer(self, tiles: Sequence[Tile]) -> Scores:
+        """In the engine's own thread, so nothing else is held up."""
+        while not self._gate.exists():
+            time.sleep(0.01)
+        return super().infer(tiles)
+
+
+def scripted(gate: Path | None) -> tuple[Engine, Judge]:
     """An engine anybody can compute by hand: a red photo cracks."""
-    engine = ScriptedEngine(Script(exit_on=POISON))
+    script = Script(exit_on=POISON)
+    engine = ScriptedEngine(script) if gate is None else Gated(script, gate)
     rules = tuple(ClassRule(Threshold(name, 0.8, 0.5), True, None) for name in engine.classes)
     return engine, Judge(engine.release, engine.precision, rules)
 
 
-def exit_at(text: str | None) -> Callable[[int], None]:
-    """`2:3` dies right after step 2 has been done for the third time."""
+def at(text: str | None, happens: Callable[[], None]) -> Callable[[int], None]:
+    """`2:3`: it happens right after step 2 has been done for the third time."""
     if text is None:
         return lambda _: None
     step, time = (int(part) for part in text.split(":"))
@@ -56,9 +99,10 @@ def exit_at(text: str | None) -> Callable[[int], None]:
 
     def count(number: int) -> None:
         nonlocal done
-        done += number == step
-        if done == time:
-            os._exit(DIED)
+        if number == step:
+            done += 1
+            if done == time:
+                happens()
 
     return count
 
@@ -75,22 +119,34 @@ def faults_of(texts: list[str]) -> list[Fault]:
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("worker", "findings"))
-    parser.add_argument("log", type=Path)
+    parser.add_argument("config", help="all settings, as JSON")
     parser.add_argument("--exit-at", help="STEP:TIME")
+    parser.add_argument("--stop-at", help="STEP:TIME; it stands still until it gets SIGCONT")
     parser.add_argument("--fault", action="append", default=[], help="ON:AT:HOW")
     parser.add_argument("--engine", choices=("scripted", "release"), default="scripted")
+    parser.add_argument("--gate", type=Path, help="a file; before it is there the engine infers nothing")
     asked = parser.parse_args()
-    config = config_of(asked.log)
+    logging.basicConfig(level=logging.WARNING, format=f"{asked.role} {os.getpid()} {TEXT_LINE}")
+    logging.getLogger("stream").setLevel(logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # each of its tries in an outage is an error to it
+    config = msgspec.json.decode(asked.config, type=Config)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    transport = await open_transport(config)
-    faulty, step = Faulty(transport, faults_of(asked.fault)), exit_at(asked.exit_at)
+    transport = await open_transport(config, asked.role)
+    faulty = Faulty(transport, faults_of(asked.fault))
+    exits = at(asked.exit_at, lambda: os._exit(DIED))
+    stops = at(asked.stop_at, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+    def step(number: int) -> None:
+        exits(number)
+        stops(number)
+
     try:
         if asked.role == "findings":
             await run_findings(faulty, config, stop, severities=SEVERITIES, step=step)
         else:
-            engine = scripted() if asked.engine == "scripted" else start_engine(config.engine)
-            await run_worker(faulty, config, stop, state=asked.log / "state", engine=engine, step=step)
+            engine = scripted(asked.gate) if asked.engine == "scripted" else start_engine(config.engine)
+            await run_worker(faulty, config, stop, state=state_folder(config), engine=engine, step=step)
     finally:
         await transport.close()
 

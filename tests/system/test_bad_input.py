@@ -10,8 +10,7 @@ import pytest
 
 from stream import dead as dead_box
 from stream.messages import HEADER_FRAME, BlobRef, DeadFrame, Frame, Result, decode, encode, envelope
-from stream.transport.local import LocalTransport
-from stream.transport.protocol import Message
+from stream.transport.protocol import Message, Transport
 from tests import badphotos
 from tests.system import line
 from tests.system.line import Role
@@ -34,7 +33,7 @@ READ: dict[str, tuple[bytes, tuple[int, int]]] = {
 }
 
 
-async def answered(transport: LocalTransport, log: Path) -> tuple[dict[str, Result], dict[str, DeadFrame]]:
+async def answered(transport: Transport, log: Path) -> tuple[dict[str, Result], dict[str, DeadFrame]]:
     """Run one worker until nothing is open; results and dead frames by frame id."""
     worker = Role.start("worker", log)
     await line.all_answered(transport)

@@ -6,26 +6,28 @@ from pathlib import Path
 
 import pytest
 
+from stream.transport.protocol import Transport
+from tests.kafka.broker import Broker
 from tests.system import line
-from tests.system.child import DIED
+from tests.system.child import DIED, Home
 from tests.system.line import Role
 
 PHOTOS = 4
 
 
-async def fill(log: Path, count: int = PHOTOS) -> None:
-    async with line.opened(log) as transport:
+async def fill(home: Home, count: int = PHOTOS) -> None:
+    async with line.opened(home) as transport:
         for number in range(count):
             await line.send(transport, line.photo(number), asset=f"bridge-{number % 2}")
 
 
-async def die_then_finish(log: Path, *options: str) -> line.Seen:
+async def die_then_finish(home: Home, *options: str) -> line.Seen:
     """A worker that dies where it is told, a check of what it left, and a second worker that does the rest."""
-    assert Role.start("worker", log, *options).wait() == DIED
-    async with line.opened(log) as transport:
+    assert Role.start("worker", home, *options).wait() == DIED
+    async with line.opened(home) as transport:
         await line.check_commits(transport)
         if sum((await transport.lag("worker", "frames")).values()):
-            second = Role.start("worker", log)
+            second = Role.start("worker", home)
             await line.all_answered(transport)
             assert second.stop() == 0
         await line.check_commits(transport)
@@ -56,6 +58,16 @@ RECORDS = [
 ]
 
 
+ON_KAFKA = {
+    ("--exit-at", "1:2"): 1,
+    ("--exit-at", "2:2"): 1,
+    ("--exit-at", "3:2"): 0,
+    ("--fault", "poll:2:exit_after"): 0,
+    ("--fault", "commit:2:exit_after"): 0,
+}
+"""How it dies, and how many results that repeats."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", RECORDS)
 def test_a_worker_that_dies_at_any_record_of_the_transport_loses_nothing(tmp_path: Path, fault: str) -> None:
@@ -64,6 +76,36 @@ def test_a_worker_that_dies_at_any_record_of_the_transport_loses_nothing(tmp_pat
         await die_then_finish(tmp_path, "--fault", fault)
 
     line.run(test)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("death", "duplicates"), ON_KAFKA.items(), ids=[" ".join(death) for death in ON_KAFKA])
+def test_on_kafka_a_worker_that_dies_loses_nothing(
+    broker: Broker, tmp_path: Path, death: tuple[str, str], duplicates: int
+) -> None:
+    async def test() -> None:
+        await fill(config)
+        assert (await die_then_finish(config, *death)).duplicates == duplicates
+
+    with line.on_kafka(broker.url, tmp_path, member="worker-1") as config:
+        line.run(test)
+
+
+@pytest.mark.slow
+def test_on_kafka_a_worker_lives_through_lost_acknowledgements(broker: Broker, tmp_path: Path) -> None:
+    async def test() -> None:
+        await fill(config)
+        faults = [f"{on}:{at}:lose_ack" for on in ("send", "commit") for at in (2, 3)]
+        worker = Role.start("worker", config, *(part for fault in faults for part in ("--fault", fault)))
+        async with line.opened(config) as transport:
+            await line.all_answered(transport)
+            assert worker.stop() == 0
+            seen = await line.look(transport)
+        seen.check()
+        assert seen.duplicates == 2
+
+    with line.on_kafka(broker.url, tmp_path, member="worker-1") as config:
+        line.run(test)
 
 
 @pytest.mark.slow
@@ -110,7 +152,7 @@ def test_a_frame_that_kills_the_process_ends_as_poison_and_its_neighbours_have_r
         assert set(seen.dead) == {poison} and seen.dead[poison].reason == "poison"
         assert lives == 4  # two crashes among others, one alone, and the life in which it is set aside
 
-    async def ended_or_answered(transport: line.LocalTransport, worker: Role) -> bool:
+    async def ended_or_answered(transport: Transport, worker: Role) -> bool:
         while worker.process.poll() is None:
             if not sum((await transport.lag("worker", "frames")).values()):
                 return True
