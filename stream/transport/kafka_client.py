@@ -225,7 +225,7 @@ def _tls_trouble(error: BaseException) -> str | None:
 
 def _said(error: BaseException) -> str:
     """An error's own words, or better ones."""
-    if isinstance(error, kafka.KafkaConnectionError):
+    if isinstance(error, (kafka.KafkaConnectionError, kafka.NodeNotReadyError)):
         return "no broker answers there"
     return str(error) or f"no answer in time ({type(error).__name__})"
 

@@ -22,6 +22,8 @@ FETCH_BYTES = 64 * 1024 * 1024
 """The most one response brings; a member asks for the next one when it has handed this one out."""
 PARTITION_FETCH_BYTES = 4 * 1024 * 1024
 """About one frame of one partition; a larger record still comes, alone. Larger fetches cost more processor time."""
+METADATA_MS = 5000
+"""How old what a member knows of the topics may be."""
 MAX_POLL_S = 600.0
 """A member that hands out nothing for so long leaves the group; longer than any frame takes under back-pressure."""
 
@@ -56,6 +58,8 @@ def group_client(
         fetch_max_bytes=FETCH_BYTES,
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
         fetch_max_wait_ms=100,
+        # A broker that dies during a join leaves the leader without metadata: it would share out nothing for as long.
+        metadata_max_age_ms=METADATA_MS,
     )
 
 

@@ -60,6 +60,8 @@ class Reading:
             async with aclosing(self._to_the_end(client, spans)) as merged:
                 async for record in merged:
                     yield record
+            for tp, (_, end) in spans.items():
+                client.seek(self._of(tp.partition), end)  # what came after it was passed over above
             while follow:
                 for record in sorted(await self._next(client, None), key=lambda found: found.timestamp):
                     yield record

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from PIL import Image
 from stream.cli.common import state_folder
 from stream.config import Config
 from stream.messages import HEADER_FRAME, Alert, DeadFrame, Frame, Result, decode, encode, envelope
+from stream.patience import patiently
 from stream.transport import open_transport
 from stream.transport.kafka_topics import create_topics, delete_topics
 from stream.transport.protocol import Message, Transport
@@ -229,9 +231,10 @@ def open_attempts(home: Home) -> dict[str, int]:
 
 
 async def all_answered(transport: Transport) -> None:
-    """Wait until every frame in the log is committed by the workers."""
+    """Wait until every frame in the log is committed by the workers, through any outage."""
+    ask = partial(transport.lag, "worker", "frames")
     async with asyncio.timeout(GIVE_UP_S):
-        while sum((await transport.lag("worker", "frames")).values()):
+        while sum((await patiently(ask, deadline_s=GIVE_UP_S)).values()):
             await asyncio.sleep(0.05)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stream.messages import DeadFrame, decode
+from stream.transport.protocol import Message
 from tests.kafka.broker import Broker, free_port
 from tests.system import kills, line
 from tests.system.child import kafka_config
@@ -88,3 +90,29 @@ def test_an_upload_without_a_broker_says_what_it_waits_for_and_a_stop_loses_noth
         assert list(kills.outbox(outbox).values()) == [None]
 
     line.run(test)
+
+
+RECORDS, FOLLOWERS = 120, 8
+
+
+@pytest.mark.slow
+def test_those_who_begin_to_follow_while_another_sends_miss_nothing(broker: Broker, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with line.opened(config) as transport, asyncio.timeout(60), asyncio.TaskGroup() as group:
+
+            async def follow() -> list[int]:
+                offsets: list[int] = []
+                async with contextlib.aclosing(transport.read("frames", partition=0, follow=True)) as reading:
+                    while RECORDS - 1 not in offsets:
+                        offsets.append((await anext(reading)).offset)
+                return offsets
+
+            followers = []
+            for number in range(RECORDS):
+                await transport.send(Message(topic="frames", key=f"{number}", value=b"x", partition=0))
+                if number % 10 == 0 and len(followers) < FOLLOWERS:
+                    followers.append(group.create_task(follow()))
+        assert [follower.result() for follower in followers] == [list(range(RECORDS))] * FOLLOWERS
+
+    with line.on_kafka(broker.url, tmp_path) as config:
+        line.run(test)
