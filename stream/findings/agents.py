@@ -28,7 +28,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, TypeVar
 
 import faust
@@ -174,6 +175,22 @@ class _Thread(driver.AIOKafkaConsumerThread):
         if self.client is not None:
             await self._here(check(self.client))
 
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """Beat while the state is read: aiokafka begins only when it has been told that the assignment is complete."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(self.app.config.kafka.heartbeat_s)
+                await self._here(self.client._coordinator._do_heartbeat())
+
+        beating = asyncio.ensure_future(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.wait({beating})
+
     async def _here(self, call: Coroutine[Any, Any, T]) -> T:
         """Run in this thread, without Faust's queue: that takes two calls at a time, and cancels them at the end."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self.thread_loop))
@@ -198,7 +215,8 @@ class _Consumer(driver.Consumer):
         member = self.app.member
         try:
             if not self.app.should_stop:
-                await member.assigned(self._thread, assigned)
+                async with self._thread.alive():
+                    await member.assigned(self._thread, assigned)
             if not member.stopping:
                 await super().on_partitions_assigned(assigned, generation_id)
         except Exception as error:

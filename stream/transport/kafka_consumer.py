@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -151,6 +152,11 @@ class KafkaConsumer:
             if isinstance(error.__cause__, kafka.OffsetOutOfRangeError):
                 await self._starts(self._held)  # raises with the numbers, if retention overtook us
             raise
+        finally:
+            # aiokafka counts the calls under way and does not count one down that was cut short; it would then think us
+            # busy for ever, and a member that hands out nothing for MAX_POLL_S would never leave the group.
+            self._client._subscription._fetch_count = 0
+            self._client._subscription._last_fetch_ended = time.monotonic()
 
     def _handed_out(self, batches: Mapping[StoredPartition, Sequence[ConsumerRecord]]) -> list[Record]:
         """The records of partitions that are still ours."""
@@ -234,21 +240,24 @@ class KafkaConsumer:
             except Exception as error:
                 self._fail(error)
             else:
-                self._turns = ours
-                self._readable.set()
+                self._turns = ours  # nothing is awaited since the starts were set: see there
+                if ours:  # a member without partitions waits, it does not look again and again
+                    self._readable.set()
             self._settled.set()
 
     async def _set_starts(self, partitions: Sequence[TopicPartition]) -> None:
         try:
             starts = await patiently(partial(self._starts, partitions), deadline_s=START_DEADLINE_S)
-            for tp, start in starts.items():
-                self._client.seek(self._of(tp), start.offset)
-                self._given[tp] = start.offset
             # From now on the group has a commit, so that retention cannot pass it unnoticed.
             first = {tp: start.offset for tp, start in starts.items() if not start.committed}
             if first:
                 await patiently(partial(self._commit, first), deadline_s=START_DEADLINE_S)
             self._done = {tp: start.offset for tp, start in starts.items()}
+            # Last, and nothing is awaited from here to the first turn: a poll older than the rebalance may still take a
+            # record, which is passed over as not ours. The seek takes it back; after the seek it would be lost.
+            for tp, start in starts.items():
+                self._client.seek(self._of(tp), start.offset)
+                self._given[tp] = start.offset
         except Unavailable as error:
             # Not Unavailable: the poll that raises this would be repeated, and would wait for ever.
             raise Broken(f"where to start is not known, so nothing was begun: {error}") from error

@@ -112,7 +112,7 @@ class Ingest:
             waited = time.monotonic() - work.taken
             if waited >= self._line.settings.blob_deadline_s:
                 raise BadFrame("blob_missing", f"{error}; looked for it for {waited:.0f} s") from error
-            self._line.open.absent[work] = time.monotonic() + ABSENT_PAUSE_S
+            await self._line.open.miss(work, time.monotonic() + ABSENT_PAUSE_S)
             return False
         return True
 
@@ -120,8 +120,8 @@ class Ingest:
         now = time.monotonic()
         absent = self._line.open.absent
         for work in [work for work, due in absent.items() if due <= now]:
-            del absent[work]
-            await self._start(work)
+            if absent.pop(work, None) is not None:  # else its partition went while the one before was looked for
+                await self._start(work)
 
     async def _fetch_to_keep(self, work: Work) -> None:
         """Bytes of a poisoned frame, to be kept with its dead-frame record; nothing looks into them."""

@@ -81,7 +81,7 @@ class OpenWork:
         self._changed = asyncio.Condition()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on the open frames holds; it is looked at whenever one is answered."""
+        """Wait until a condition on the open frames holds; it is looked at whenever one is answered or absent."""
         async with self._changed:
             await self._changed.wait_for(condition)
 
@@ -89,6 +89,12 @@ class OpenWork:
         """This frame is done with."""
         async with self._changed:
             self.all.discard(work)
+            self._changed.notify_all()
+
+    async def miss(self, work: Work, due: float) -> None:
+        """Its bytes have not come; they are looked for again at `due`."""
+        async with self._changed:
+            self.absent[work] = due
             self._changed.notify_all()
 
     def let_go(self, work: Work) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -94,16 +94,24 @@ class Worker:
         where the role decides whether they are to blame.
         """
         leaving, opened = set(partitions), self._line.open
-        for work in [work for work in opened.absent if work.record.tp in leaving]:
-            opened.let_go(work)
-            self._kit.journal.leave(work.attempt)
+        self._let_go_of_absent(leaving)
         if not self._failed:
             try:
                 async with asyncio.timeout(REVOKE_BUDGET_S):
-                    await opened.until(lambda: not any(work.record.tp in leaving for work in opened.all))
+                    await opened.until(
+                        lambda: not any(w.record.tp in leaving for w in opened.all - opened.absent.keys())
+                    )
             except TimeoutError:
                 log.warning("revoked with open frames count=%d", self._ledger.open_in(*leaving))
+        self._let_go_of_absent(leaving)  # one may have turned out to be absent meanwhile
         await self._committer.hand_over(partitions)
         for work in opened.all:
             if work.record.tp in leaving and not self._failed:
                 self._kit.journal.leave(work.attempt)
+
+    def _let_go_of_absent(self, leaving: Set[TopicPartition]) -> None:
+        """Frames whose bytes have not come hold nobody up: their next owner looks for them."""
+        opened = self._line.open
+        for work in [work for work in opened.absent if work.record.tp in leaving]:
+            opened.let_go(work)
+            self._kit.journal.leave(work.attempt)

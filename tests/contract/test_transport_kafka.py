@@ -382,6 +382,24 @@ def test_records_without_key_or_value_and_headers_that_are_no_text_are_read(site
 # --- outages ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_member_without_partitions_waits_and_lets_others_work(site: Config) -> None:
+    async def main(transport: KafkaTransport) -> None:
+        members = [await transport.subscribe("worker", ["frames"], Ear()) for _ in range(PARTITIONS + 1)]
+        await until(lambda: sorted(len(member.assignment) for member in members)[0] == 0, *members)
+        idle = next(member for member in members if not member.assignment)
+        waiting = asyncio.ensure_future(idle.poll(max_records=1, timeout_s=0.5))
+        turns = 0
+        while not waiting.done():
+            turns += 1
+            await asyncio.sleep(0.01)
+        assert turns > 3, "the loop stood still"
+        assert await waiting == []
+        for member in members:
+            await member.close()
+
+    run(site, main)
+
+
 @pytest.mark.slow
 def test_a_broker_killed_between_sends_and_commits_loses_nothing_and_is_waited_for(
     mortal: Broker, tmp_path: Path
