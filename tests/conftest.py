@@ -24,13 +24,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Contai
         return
     started: Broker | ContainerBroker
     if docker_answers():
-        started = ContainerBroker()
+        started, otherwise = ContainerBroker(), ""
     else:
-        started = Broker(tmp_path_factory.mktemp("kafka") / "broker", free_port())
+        started, otherwise = Broker(tmp_path_factory.mktemp("kafka") / "broker", free_port()), "no Docker engine, and "
     try:
         started.start()
     except NoBroker as error:
-        pytest.skip(f"needs a Kafka broker: {error}")
+        pytest.skip(f"needs a Kafka broker: {otherwise}{error}")
     try:
         yield started
     finally:
@@ -44,7 +44,7 @@ def mortal(tmp_path: Path) -> Iterator[Broker]:
     try:
         broker.start()
     except NoBroker as error:
-        pytest.skip(f"needs a Kafka broker: {error}")
+        pytest.skip(f"needs a Kafka broker to kill: {error}")
     else:
         yield broker
     finally:
