@@ -2,7 +2,8 @@
 
 Figures of one run, interleaved so that a machine whose speed drifts does not decide the ratio:
 
-- engine only: the best batch size and number of streams for the precision, fed decoded tiles straight from memory;
+- engine only: the best batch size and number of streams for the precision, fed decoded tiles straight from memory,
+  right before and right after each run of the line, which is compared with the mean of the two;
 - the line: a worker in a process of its own on photos that lie in the log, timed from joining the group to the last
   commit; on Kafka once with the photos inline and once by reference, each with the processor time of every stage;
 - torch fp32 of the same weights on all cores, where torch is installed (`pip install -e .[bench]`).
@@ -47,7 +48,7 @@ class Plan:
     search: bool = True
     """Look for the engine's best setting first (half a minute); if not, take what the autopilot takes."""
     engine_s: float = 6.0
-    """How long the engine alone is measured in each round."""
+    """How long the engine alone is measured each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,15 @@ class Run:
     @property
     def rate(self) -> float:
         return self.tiles / self.worker.seconds
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What the engines did without the line, in tiles per second, and the line's rate over the engine's, run by run."""
+
+    engine: Sequence[float]
+    torch: Sequence[float]
+    ratios: Sequence[float]
 
 
 class PipelineResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,29 +112,36 @@ async def run(plan: Plan) -> Measured:
     tiles = photos.tiles(photos.find(plan.photos))
     setting, search = best_setting(release, precision, tiles) if plan.search else (OpenVinoOptions(precision), [])
     torch = torch_engine(release)
-    engine_rates: list[float] = []
     torch_rates: list[float] = []
     lines: dict[Travel, list[Run]] = {travel: [] for travel in plan.travels}
+    ratios: dict[Travel, list[float]] = {travel: [] for travel in plan.travels}
 
-    async def engine_alone() -> None:
+    def engine_alone() -> float:
         engine = OpenVinoEngine(release, setting)
-        engine_rates.append(rate(engine, tiles, plan.engine_s))
+        found = rate(engine, tiles, plan.engine_s)
         engine.close()
+        return found
 
-    async def torch_alone() -> None:
-        if torch is not None:
-            torch_rates.append(rate(torch, tiles, plan.engine_s))
+    engine_rates = [engine_alone()]
 
     def line(travel: Travel) -> Any:
         async def go() -> None:
             lines[travel].append(await _line(plan, travel))
+            engine_rates.append(engine_alone())
+            # A machine that speeds up or slows down meanwhile does it to both: the engine before and after counts.
+            ratios[travel].append(lines[travel][-1].rate / statistics.mean(engine_rates[-2:]))
 
         return go
 
-    await interleave(plan.repeats, [engine_alone, *(line(travel) for travel in plan.travels), torch_alone])
+    async def torch_alone() -> None:
+        if torch is not None:
+            torch_rates.append(rate(torch, tiles, plan.engine_s))
+            engine_rates.append(engine_alone())
+
+    await interleave(plan.repeats, [*(line(travel) for travel in plan.travels), torch_alone])
     results = [
         msgspec.structs.replace(
-            _result(plan, travel, lines[travel], engine_rates, torch_rates),
+            _result(plan, travel, lines[travel], Alone(engine_rates, torch_rates, ratios[travel])),
             release=release.id,
             precision=precision,
             engine_setting=asdict(setting),
@@ -135,14 +152,12 @@ async def run(plan: Plan) -> Measured:
     return measured("pipeline", environment, plan, results)
 
 
-def _result(
-    plan: Plan, travel: Travel, lines: Sequence[Run], engine_rates: Sequence[float], torch_rates: Sequence[float]
-) -> PipelineResult:
-    engine_rate = statistics.median(engine_rates)
-    ratios = spread([line.rate / alone for line, alone in zip(lines, engine_rates, strict=True)])
+def _result(plan: Plan, travel: Travel, lines: Sequence[Run], alone: Alone) -> PipelineResult:
+    engine_rate = statistics.median(alone.engine)
+    ratios = spread(alone.ratios)
     middle = sorted(lines, key=lambda line: line.rate)[len(lines) // 2]
     seconds = middle.worker.seconds
-    torch_rate = statistics.median(torch_rates) if torch_rates else None
+    torch_rate = statistics.median(alone.torch) if alone.torch else None
     rates = spread([line.rate for line in lines], 1)
     spenders = sorted({name for line in lines for name in line.cpu_ms_per_mb})
     return PipelineResult(
@@ -155,7 +170,7 @@ def _result(
         ratio=ratios.median,
         line=rates,
         ratios=ratios,
-        engine_alone=spread(engine_rates, 1),
+        engine_alone=spread(alone.engine, 1),
         frames_per_second=round(middle.worker.frames / seconds, 3),
         megapixels_per_second=round(middle.pixels / seconds / 1e6, 2),
         megabytes_per_second=round(middle.megabytes / seconds, 2),

@@ -46,8 +46,8 @@ class Decoding:
             work.decoded = time.monotonic()
             work.seconds["decode"] = work.decoded - started
             work.admission = self._kit.runner.admit(image)
-            self._line.to_infer.put_nowait(work)
-        self._line.to_infer.put_nowait(None)
+            await self._line.to_infer.put(work)
+        await self._line.to_infer.put(None)
 
     def _to_pixels(self, work: Work) -> NDArray[np.uint8]:
         """In a decoder thread: pixels, tiling, and what can be seen in them."""

@@ -32,6 +32,9 @@ TRANSPORT_DEADLINE_S = 120.0
 """How long the transport may be away before the worker stops and the supervisor takes over."""
 BATCHES_AHEAD = 2
 """One in the engine, one waiting: the engine never waits for the event loop."""
+FRAMES_AHEAD = 1
+"""Decoded and waiting, beside one that each decoder holds until there is room. More would fill the byte budget with
+pixels: memory touched for the first time cost up to three times what decoding into it did (benchmarks/README.md)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -118,7 +121,8 @@ class Equipment:
 
 @dataclass(slots=True)
 class Line:
-    """What joins the stages. The queues need no bound of their own: the byte budget bounds what is in all of them."""
+    """What joins the stages. The byte budget bounds what is in all of them; two queues have a bound of their own, so
+    that no more is decoded, or cut into batches, than keeps the engine busy."""
 
     settings: WorkerSection
     open: OpenWork
@@ -127,7 +131,7 @@ class Line:
     upstream: int = 0
     """Frames on their way to the batcher; with none, a tail of tiles has nothing to wait for."""
     to_decode: asyncio.Queue[Work | None] = field(default_factory=asyncio.Queue)
-    to_infer: asyncio.Queue[Work | None] = field(default_factory=asyncio.Queue)
+    to_infer: asyncio.Queue[Work | None] = field(default_factory=lambda: asyncio.Queue(FRAMES_AHEAD))
     to_collect: asyncio.Queue[tuple[TileBatch[Spot[Work]], Future[Scores]] | None] = field(
         default_factory=lambda: asyncio.Queue(BATCHES_AHEAD)
     )
