@@ -1,0 +1,56 @@
+"""Drone frames and textures that show no defect, as examples of everything else a camera sees."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.dataset import ManifestError, read_tile
+from models.sources.cutting import TILE, Labelled, corners, save
+
+ABSENT = ("crack", "spalling", "exposed_rebar", "corrosion_stain", "efflorescence")
+"""What these pictures do not show, by our judgement: nobody has labelled them. Algae is unknown: moss is everywhere."""
+
+RUSTY = frozenset({"metal", "rust", "caliterra"})
+"""Kinds of textures and flights with rust or bars lying about, where these two are unknown as well."""
+
+NOT_SURFACES = ("decal", "decal-alpha")
+TILES_PER_PICTURE = 48
+
+
+def frames(folder: Path, cut: Path) -> Iterator[Labelled]:
+    """Frames lie as `<flight>/<frame>.jpg`; they overlap, so a flight is a group."""
+    for source in sorted([*folder.glob("*/*.jpg"), *folder.glob("*/*.JPG")]):
+        flight = source.parent.name
+        yield from _tiles(source, f"scene/{flight}", flight, cut)
+
+
+def textures(folder: Path, cut: Path) -> Iterator[Labelled]:
+    """Every texture that `index.csv` lists with its kind, but decals; each is a group.
+
+    Raises ManifestError for an index without the columns `image` and `kind`.
+    """
+    index = folder / "index.csv"
+    if not folder.is_dir():
+        return
+    try:
+        with index.open(newline="", encoding="utf-8-sig") as file:
+            kinds = {row["image"]: row["kind"] for row in csv.DictReader(file)}
+    except (OSError, KeyError) as error:
+        raise ManifestError(f"{index}: a list of textures has the columns image and kind: {error!r}") from error
+    for name, kind in sorted(kinds.items()):
+        if kind not in NOT_SURFACES:
+            yield from _tiles(folder / name, f"scene/{Path(name).stem}", kind, cut)
+
+
+def _tiles(source: Path, group: str, kind: str, cut: Path) -> Iterator[Labelled]:
+    """A few tiles of a picture without defects, always the same ones: those whose names hash lowest."""
+    picture = read_tile(source)
+    absent = [name for name in ABSENT if kind not in RUSTY or name not in {"exposed_rebar", "corrosion_stain"}]
+    places = corners(picture.shape[0], picture.shape[1], TILE)
+    places.sort(key=lambda place: hashlib.sha256(f"{source.name}:{place}".encode()).digest())
+    for y, x in places[:TILES_PER_PICTURE]:
+        image = save(picture[y : y + TILE, x : x + TILE], cut / f"scene-{source.stem}-{y}-{x}.jpg")
+        yield Labelled(image, group, dict.fromkeys(absent, 0))
