@@ -1,30 +1,47 @@
-"""How good a release is, in figures with their counts and intervals; a photo counts once, however many tiles it has."""
+"""How good a release is, in figures with their counts and intervals; what is not labelled counts for nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Scored = NDArray[np.float32]
-Measure = Callable[[Scored, NDArray[np.bool_]], float]
+from models.calibration import calibration_error, reliability
+from models.measures import ROUNDS, Flags, Interval, Measure, Ranking, Scored, auroc, bootstrap, f_beta, recall_of
 
 
-class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """95 % of the bootstrap's draws lie between these."""
+@dataclass(frozen=True)
+class Rule:
+    """When a class is called: from `high` on it is reported, from `low` on a person looks at it.
 
-    low: float
-    high: float
+    A class without thresholds is untrained: its scores mean nothing and it is never called. `weight` is its importance.
+    """
+
+    name: str
+    high: float | None
+    low: float | None
+    weight: float = 1.0
+
+
+class Calling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What calling a class from `threshold` on gives; `false_alarm_share` is of the tiles without the defect."""
+
+    threshold: float
+    recall: float | None = None
+    recall_interval: Interval | None = None
+    precision: float | None = None
+    f2: float | None = None
+    false_alarm_share: float | None = None
 
 
 class ClassMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Figures of one class on one set of tiles; a figure that its counts do not allow is None.
 
-    `photos` counts the groups with any known label, `photos_present` those that show the class. Recall and
-    `false_alarm_share` (of the tiles without the defect) are at the class's `high` threshold.
+    `photos` counts the groups with any known label, `photos_present` those that show the class. Recall, precision, F2
+    and `false_alarm_share` (of the tiles without the defect) are at the class's `high` threshold, in `review` at `low`.
+    Intervals are a bootstrap over groups, None where fewer than two groups show the class.
     """
 
     positives: int
@@ -34,9 +51,14 @@ class ClassMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     auroc: float | None = None
     auroc_interval: Interval | None = None
     average_precision: float | None = None
+    average_precision_interval: Interval | None = None
     recall: float | None = None
+    recall_interval: Interval | None = None
     precision: float | None = None
+    f2: float | None = None
     false_alarm_share: float | None = None
+    review: Calling | None = None
+    calibration_error: float | None = None
 
 
 class PhotoMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,108 +72,60 @@ class PhotoMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     auroc: float | None = None
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """`high` opens a region, `low` (never above) lets it grow; both are probabilities."""
-
-    high: float
-    low: float
-
-
-def auroc(scores: Scored, present: NDArray[np.bool_]) -> float:
-    """Chance that a tile with the defect scores above one without, ties counting half; NaN if a kind is missing."""
-    positives = int(present.sum())
-    negatives = present.size - positives
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    # The mean rank of equal scores makes the ties count half (Mann-Whitney).
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(count) - (count - 1) / 2.0)[place]
-    return float((ranks[present].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
-
-
-def average_precision(scores: Scored, present: NDArray[np.bool_]) -> float:
-    """Precision averaged over the recall each score adds, equal scores taken together; NaN without a positive."""
-    positives = int(present.sum())
-    if positives == 0:
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    found = np.cumsum(present[order])
-    last_of_equals = np.append(np.flatnonzero(np.diff(scores[order])), scores.size - 1)
-    precision = found[last_of_equals] / (last_of_equals + 1.0)
-    gained = np.diff(found[last_of_equals], prepend=0)
-    return float((precision * gained).sum() / positives)
-
-
-def bootstrap(
-    scores: Scored, present: NDArray[np.bool_], groups: Sequence[str], measure: Measure = auroc, rounds: int = 1000
-) -> Interval | None:
-    """95 % interval of a measure when whole groups (photos) are drawn with replacement; None if it is never defined.
-
-    Tiles of a photo resemble each other, so drawing tiles would make the interval far too narrow. Draws without both
-    kinds of tile are left out. The draws are the same each time.
-    """
-    random = np.random.default_rng(20261101)
-    _, member = np.unique(np.asarray(groups), return_inverse=True)
-    rows = [np.flatnonzero(member == group) for group in range(int(member.max(initial=-1)) + 1)]
-    values = []
-    for _ in range(rounds if rows else 0):
-        drawn = np.concatenate([rows[i] for i in random.integers(len(rows), size=len(rows))])
-        values.append(measure(scores[drawn], present[drawn]))
-    defined = np.array([value for value in values if np.isfinite(value)])
-    if defined.size == 0:
-        return None
-    return Interval(*(float(value) for value in np.quantile(defined, (0.025, 0.975))))
-
-
-def choose_thresholds(
-    scores: Scored, present: NDArray[np.bool_], recall_floor: float, weight: NDArray[np.float64] | None = None
-) -> Thresholds:
-    """Thresholds from validation tiles: `high` where F1 is best, `low` where the recall floor is met.
-
-    `low` is at most half of `high`, so that a region can grow. `weight` says how many tiles each tile counts for in F1;
-    None is one. Raises ValueError without a tile of each kind.
-    """
-    if present.all() or not present.any():
-        raise ValueError("thresholds need tiles with and without the defect")
-    weight = np.ones(scores.size) if weight is None else weight
-    levels = np.unique(scores[present])  # the best level is always the score of a tile with the defect
-    called = scores[None, :] >= levels[:, None]
-    hits = (called & present).sum(axis=1)
-    f1 = 2.0 * (called & present) @ weight / (called @ weight + weight[present].sum())
-    high = float(levels[int(f1.argmax())])
-    meets_floor = levels[hits >= recall_floor * present.sum()]
-    return Thresholds(high, min(float(meets_floor.max()), 0.5 * high))
-
-
-def class_metrics(scores: Scored, labels: Scored, groups: Sequence[str], high: float | None) -> ClassMetrics:
-    """All figures of one class; `labels` is float32[n], NaN unknown; `high` is None for a class without thresholds."""
+def class_metrics(
+    scores: Scored, labels: Scored, groups: Sequence[str], rule: Rule, rounds: int = ROUNDS
+) -> ClassMetrics:
+    """All figures of one class; `labels` is float32[n], NaN unknown; `rounds` is how often the bootstrap draws."""
     known = ~np.isnan(labels)
-    scores, present = scores[known], labels[known] > 0.5
-    names = np.asarray(groups)[known]
-    positives, negatives = int(present.sum()), int((~present).sum())
-    counts = ClassMetrics(
-        positives=positives,
-        negatives=negatives,
+    scores, present, names = scores[known], labels[known] == 1, np.asarray(groups)[known]
+    metrics = ClassMetrics(
+        positives=int(present.sum()),
+        negatives=int((~present).sum()),
         photos=len(np.unique(names)),
         photos_present=len(np.unique(names[present])),
     )
-    if high is None:
-        return counts
-    called = scores >= high
-    if negatives:
-        counts = msgspec.structs.replace(counts, false_alarm_share=float(called[~present].mean()))
-    if positives:
-        precision = float(present[called].mean()) if called.any() else None
-        counts = msgspec.structs.replace(counts, recall=float(called[present].mean()), precision=precision)
-    if positives and negatives:
-        counts = msgspec.structs.replace(
-            counts,
-            auroc=auroc(scores, present),
-            auroc_interval=bootstrap(scores, present, list(names)),
-            average_precision=average_precision(scores, present),
-        )
-    return counts
+    if rule.high is None or rule.low is None:
+        return metrics
+    ranking = Ranking.of(scores, present)
+    both = bool(metrics.positives and metrics.negatives)
+    ranking, ones = Ranking.of(scores, present), np.ones(scores.size)
+    # With one group that shows the class every draw would hold the same tiles with the defect.
+    measures: dict[str, Measure] = {
+        "auroc": ranking.auroc,
+        "average_precision": ranking.average_precision,
+        "recall": recall_of(scores >= rule.high, present),
+        "review_recall": recall_of(scores >= rule.low, present),
+    }
+    spans = bootstrap(measures, names.tolist(), rounds) if metrics.photos_present > 1 else {}
+    report = calling(scores, present, rule.high, spans.get("recall"))
+    return msgspec.structs.replace(
+        metrics,
+        auroc=ranking.auroc(ones) if both else None,
+        auroc_interval=spans.get("auroc") if both else None,
+        average_precision=ranking.average_precision(ones) if both else None,
+        average_precision_interval=spans.get("average_precision") if both else None,
+        recall=report.recall,
+        recall_interval=report.recall_interval,
+        precision=report.precision,
+        f2=report.f2,
+        false_alarm_share=report.false_alarm_share,
+        review=calling(scores, present, rule.low, spans.get("review_recall")),
+        calibration_error=calibration_error(reliability(scores, present)) if both else None,
+    )
+
+
+def calling(scores: Scored, present: Flags, threshold: float, recall_interval: Interval | None) -> Calling:
+    """Figures of calling every tile from `threshold` on; precision and F2 need tiles of both kinds to mean anything."""
+    called = scores >= threshold
+    both = bool(present.any() and not present.all())
+    return Calling(
+        threshold=threshold,
+        recall=float(called[present].mean()) if present.any() else None,
+        recall_interval=recall_interval,
+        precision=float(present[called].mean()) if both and called.any() else None,
+        f2=f_beta(called, present) if both else None,
+        false_alarm_share=None if present.all() else float(called[~present].mean()),
+    )
 
 
 def photo_metrics(scores: Scored, labels: Scored, groups: Sequence[str], high: float) -> list[PhotoMetrics]:
@@ -161,7 +135,7 @@ def photo_metrics(scores: Scored, labels: Scored, groups: Sequence[str], high: f
     rows = []
     for photo in np.unique(names[known]):
         here = known & (names == photo)
-        present, called = labels[here] > 0.5, scores[here] >= high
+        present, called = labels[here] == 1, scores[here] >= high
         area = auroc(scores[here], present)
         rows.append(
             PhotoMetrics(

@@ -1,0 +1,171 @@
+"""`spanwatch evaluate`: how good a release is on tiles that people have labelled, in figures and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.dataset import Manifest, ManifestError, read_manifest
+from models.engines.protocol import EngineError, Scores
+from models.evaluate import ClassMetrics
+from models.overall import evaluate as evaluate_scores
+from models.release import Release
+from models.report import Report, figure, figures, percent, why_silent, write_page
+from models.scoring import check_pictures, rules_of, score_manifest
+from stream.cli.common import ConfigOption, JsonOption, err, guarded, load_config, out, print_json
+from stream.errors import Broken, Misuse
+from stream.releases import open_release
+from stream.worker.role import precision_of
+
+PAGE, FIGURES = "evaluation.html", "evaluation.json"
+
+
+def evaluate(
+    manifest: Annotated[
+        Path, typer.Argument(help="CSV of image, group and a column per class.", metavar="MANIFEST.csv")
+    ],
+    release: Annotated[str | None, typer.Option(help="A release id or an alias; else the one that runs.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="f32 gives the same figures everywhere; auto is what a worker here would run.")
+    ] = "f32",
+    folder: Annotated[Path | None, typer.Option("--out", help=f"Where {PAGE} and {FIGURES} go.", metavar="DIR")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a release by labelled tiles it was not trained on: figures per class with intervals, and where it errs.
+
+    An empty cell of the manifest is an unknown label and counts for nothing. With --out there is a page that shows the
+    calibration and the worst mistakes as pictures.
+
+    Example: spanwatch evaluate test.csv --release champion --out out/evaluation
+    """
+    with guarded():
+        section = load_config(config).engine
+        opened = open_release(section, release)
+        with _misuses():
+            tiles = read_manifest(manifest, opened.names)
+            check_pictures(tiles)
+        if folder is not None:
+            _make(folder)
+        with _bar(len(tiles), quiet=as_json) as moved:
+            scores, used = _scores(opened, tiles, precision, section.threads or None, moved)
+        report = _report(opened, used, tiles, manifest, scores)
+        if folder is not None:
+            _write(folder, report)
+        if as_json:
+            print_json(figures(report))
+        else:
+            _print_tables(report)
+            if folder is None:
+                err.print("add --out DIR for a page with the calibration and the worst mistakes as pictures")
+            else:
+                out.print(f"page: {folder / PAGE}", soft_wrap=True)
+
+
+def _scores(
+    release: Release, tiles: Manifest, precision: str, threads: int | None, moved: Callable[[int], None]
+) -> tuple[Scores, str]:
+    """The scores, and the precision that the engine really had."""
+    from models.engines.autopilot import open_engine
+
+    try:
+        engine = open_engine(release, precision_of(precision), threads)
+        try:
+            with _misuses():
+                return score_manifest(engine, tiles, moved), engine.precision
+        finally:
+            engine.close()
+    except EngineError as error:
+        raise Broken(f"release {release.id}: {error}") from error
+
+
+def _report(release: Release, precision: str, tiles: Manifest, manifest: Path, scores: Scores) -> Report:
+    return Report(
+        release=release.id,
+        precision=precision,
+        classes=release.classes,
+        manifest=tiles,
+        source=str(manifest),
+        probabilities=scores.probabilities,
+        evaluation=evaluate_scores(scores.probabilities, tiles.labels, tiles.groups, rules_of(release.classes)),
+        made_at=datetime.now(UTC),
+    )
+
+
+def _make(folder: Path) -> None:
+    """Before the scoring, so that nobody waits for figures that cannot be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _write(folder: Path, report: Report) -> None:
+    try:
+        (folder / FIGURES).write_bytes(msgspec.json.format(msgspec.json.encode(figures(report)), indent=1) + b"\n")
+        write_page(folder / PAGE, report)
+    except OSError as error:
+        raise Misuse(f"cannot write to {folder}: {error.strerror}") from error
+
+
+@contextmanager
+def _misuses() -> Iterator[None]:
+    """In here, a manifest or a picture that cannot be used is a `Misuse` with the same sentence."""
+    try:
+        yield
+    except ManifestError as error:
+        raise Misuse(str(error)) from error
+
+
+@contextmanager
+def _bar(tiles: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=quiet) as bar:
+        task = bar.add_task("tiles scored", total=tiles)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _print_tables(report: Report) -> None:
+    overall = report.evaluation.overall
+    out.print(f"{report.release} in {report.precision}: {overall.tiles} tiles of {overall.groups} groups")
+    table = Table("class", "tiles", "AUROC", "AP", "", "recall", "precision", "false", box=None, padding=(0, 1, 0, 0))
+    silent = []
+    for about in report.classes:
+        metrics = report.evaluation.classes[about.name]
+        if why := why_silent(about, metrics):
+            silent.append(f"{about.name} ({metrics.positives} with, {metrics.negatives} without): {why}")
+        else:
+            table.add_row(*_cells(about.name, metrics))
+    if table.row_count:
+        out.print(table)
+    for line in silent:
+        out.print(line)
+    clean, exact = overall.clean, overall.exact_match
+    out.print(
+        f"mean AUROC {figure(overall.macro.auroc)}, mean AP {figure(overall.macro.ap)}, F2 by importance "
+        f"{figure(overall.macro.weighted_f2)}\n"
+        f"{percent(clean.report_tiles.share)} of {clean.report_tiles.of} clean tiles alarm, "
+        f"{percent(clean.review_tiles.share)} at the review thresholds\n"
+        f"{percent(exact.all_known.share)} of {exact.all_known.of} tiles labelled for every class are wholly right"
+    )
+
+
+def _cells(name: str, metrics: ClassMetrics) -> Iterator[str]:
+    """The figures at the report threshold, and below each its interval or what it is at the review threshold."""
+    review, span = metrics.review, metrics.auroc_interval
+    yield f"{name}\n[dim]{metrics.photos_present} of {metrics.photos} groups[/dim]"
+    yield f"{metrics.positives} with\n[dim]{metrics.negatives} without[/dim]"
+    yield figure(metrics.auroc) + (f"\n[dim]{span.low:.3f} to {span.high:.3f}[/dim]" if span else "")
+    yield figure(metrics.average_precision)
+    yield "report\n[dim]review[/dim]"
+    yield f"{figure(metrics.recall)}\n[dim]{figure(review.recall if review else None)}[/dim]"
+    yield f"{figure(metrics.precision)}\n[dim]{figure(review.precision if review else None)}[/dim]"
+    yield f"{percent(metrics.false_alarm_share)}\n[dim]{percent(review.false_alarm_share if review else None)}[/dim]"
