@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from models.architecture import Architecture
 from models.evaluate import ClassMetrics, PhotoMetrics
+from models.overall import Overall
 from models.taxonomy import Severity
 
-FACTS_FILE = "release.json"
+FORMAT = 2
+CONFIG_FILE = "config.json"
+THRESHOLDS_FILE = "thresholds.json"
+METRICS_FILE = "metrics.json"
+LINEAGE_FILE = "lineage.json"
+CARD_FILE = "MODEL_CARD.md"
+SIGNATURE_FILE = "model.sig"
 MODEL_FILE = "model.onnx"
-WEIGHTS_FILE = "weights.safetensors"
+INT8_FILE = "model.int8.onnx"
+WEIGHTS_FILE = "model.safetensors"
 GOLDEN_FILE = "golden.npz"
-CARD_FILE = "CARD.md"
-ALIASES_FILE = "aliases.json"
+EVALUATION_FILE = "evaluation.npz"
+
+NEEDED = frozenset(
+    {CONFIG_FILE, THRESHOLDS_FILE, METRICS_FILE, LINEAGE_FILE, CARD_FILE, SIGNATURE_FILE, MODEL_FILE, GOLDEN_FILE}
+)
+OPTIONAL = frozenset({INT8_FILE, WEIGHTS_FILE, EVALUATION_FILE})
+"""What a release holds: all of NEEDED, some of OPTIONAL, and no other file."""
+
 CHAMPION = "champion"
+ALIASES = ("candidate", "shadow", CHAMPION, "previous")
+
+UINT8_RGB = "uint8-rgb"
+PREPROCESSING: Mapping[str, str] = {
+    UINT8_RGB: "none outside the network: it takes uint8 RGB tiles [n, side, side, 3], never resized",
+}
+"""What this code knows to do with pixels before the network sees them: a word for `config.json` -> what it means."""
 
 
 class ReleaseError(Exception):
-    """A release that must not be used, with the file and what is wrong with it."""
+    """A release that must not be used, or a change of the store that must not happen, and what is wrong with it."""
 
 
 class ReleaseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One class as this release knows it.
 
     `trained` is false for a class nobody had labels for: its scores mean nothing, it has no thresholds, and it is shown
-    as untrained. `high` opens a region and `low` lets it grow (probabilities); `weight` is the class's importance;
-    sizes are those of the taxonomy, in millimetres per pixel and in pixels.
+    as untrained. `high` is the report threshold, it opens a region; `low` is the review threshold, it lets a region
+    grow (probabilities). `people`: there were too few positives for a threshold that can be promised, so a person
+    decides; `why` says so in words. `weight` is the class's importance; sizes are those of the taxonomy, in millimetres
+    per pixel and in pixels.
     """
 
     name: str
@@ -40,6 +62,9 @@ class ReleaseClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     trained: bool
     high: float | None = None
     low: float | None = None
+    people: bool = False
+    why: str = ""
+    aashto: int | None = None
     coarsest_mm_per_px: float
     min_width_px: float
     weight: float
@@ -54,11 +79,26 @@ class Credit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     credit: str
 
 
-class ReleaseFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `release.json` says.
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a release comes from, so that it can be made again.
 
-    `files` maps a file's name to its sha256, `metrics` a test set's name to a class to its figures, `photos` a class to
-    the test photos one by one.
+    `origin` says whose weights it started from, `training` how it was trained (words for the card), `data` maps a data
+    set or manifest to its sha256, `seeds` and `versions` are those of the training run.
+    """
+
+    origin: str
+    training: dict[str, str] = {}
+    data: dict[str, str] = {}
+    seeds: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    credits: tuple[Credit, ...] = ()
+
+
+class ReleaseFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a release says of itself, in the four JSON files of its folder.
+
+    `preprocessing` is one of PREPROCESSING; `created` an RFC 3339 time; `metrics` maps a test set's name to a class to
+    its figures, `photos` a class to the test photos one by one, `overall` a set to what is said of it as a whole.
     """
 
     id: str
@@ -66,13 +106,11 @@ class ReleaseFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     created: str
     architecture: Architecture
     classes: tuple[ReleaseClass, ...]
-    preprocessing: str
-    stem_origin: str
-    training: dict[str, str]
-    data: tuple[Credit, ...]
-    metrics: dict[str, dict[str, ClassMetrics]]
-    photos: dict[str, tuple[PhotoMetrics, ...]]
-    files: dict[str, str]
+    preprocessing: str = UINT8_RGB
+    metrics: dict[str, dict[str, ClassMetrics]] = {}
+    photos: dict[str, tuple[PhotoMetrics, ...]] = {}
+    overall: dict[str, Overall] = {}
+    lineage: Lineage
 
     @property
     def tile_size(self) -> int:
@@ -91,117 +129,19 @@ class ReleaseFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class Release(ReleaseFacts, frozen=True, kw_only=True):
-    """A release on disk, its files verified."""
+    """A release on disk, its files verified; `files` maps a file's name to its sha256."""
 
     folder: Path
+    files: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One sha256 for all files, for caches: that of the lines `sha256sum` prints for them, sorted by name."""
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.files.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def path(self, name: str) -> Path:
         """Where one of its files is; raises ReleaseError if the release does not hold it."""
         if name not in self.files:
             raise ReleaseError(f"{self.folder}: the release holds no {name}")
         return self.folder / name
-
-
-def load(folder: Path) -> Release:
-    """Read and verify a release; raises ReleaseError for a missing, unreadable or changed file."""
-    path = folder / FACTS_FILE
-    try:
-        facts = msgspec.json.decode(path.read_bytes(), type=ReleaseFacts)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ReleaseError(f"{path}: {error}") from error
-    if facts.architecture.classes != len(facts.classes):
-        raise ReleaseError(f"{path}: {len(facts.classes)} classes for {facts.architecture.classes} outputs")
-    for name, digest in facts.files.items():
-        # A digest proves nothing about a file that another release may change.
-        if Path(name).name != name:
-            raise ReleaseError(f"{path}: {name!r} lies outside the release")
-        if digest_of(folder / name) != digest:
-            raise ReleaseError(f"{folder / name}: not the file that was released (its sha256 differs)")
-    fields = {name: getattr(facts, name) for name in facts.__struct_fields__}
-    return Release(**fields, folder=folder)
-
-
-def write_facts(folder: Path, facts: ReleaseFacts) -> None:
-    """Write `release.json`; the digests in it are those of the caller."""
-    _write_atomically(folder / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts), indent=1) + b"\n")
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file as hexadecimal digits; raises ReleaseError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ReleaseError(f"{path}: {error.strerror}") from error
-
-
-class ReleaseStore:
-    """A folder of releases, one folder each, and one file that says which alias means which.
-
-    Rule: whoever needs "the current release" resolves an alias once and keeps the id. Trap: resolving again for the
-    next tile may give another release in the middle of a photo.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def ids(self) -> list[str]:
-        """Ids of the releases in the store, sorted."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{FACTS_FILE}"))
-
-    def aliases(self) -> dict[str, str]:
-        """alias -> id; empty before the first `point`."""
-        path = self.folder / ALIASES_FILE
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.DecodeError) as error:
-            raise ReleaseError(f"{path}: {error}") from error
-
-    def resolve(self, name: str = CHAMPION) -> str:
-        """The id an alias or an id stands for; raises ReleaseError if the store has neither."""
-        known = self.ids()
-        wanted = self.aliases().get(name, name)
-        if wanted not in known:
-            raise ReleaseError(f"{self.folder}: no release {wanted!r}; there are {', '.join(known) or 'none'}")
-        return wanted
-
-    def open(self, name: str = CHAMPION) -> Release:
-        """The verified release behind an alias or an id."""
-        wanted = self.resolve(name)
-        release = load(self.folder / wanted)
-        if release.id != wanted:
-            raise ReleaseError(f"{release.folder}: the folder is named {wanted}, the release {release.id}")
-        return release
-
-    def point(self, alias: str, release_id: str) -> None:
-        """Let an alias mean a release, at once and for every later reader; the release is verified first."""
-        if alias in self.ids():
-            raise ReleaseError(f"{self.folder}: {alias!r} is a release and cannot be an alias")
-        self.open(release_id)
-        changed = dict(sorted({**self.aliases(), alias: release_id}.items()))
-        _write_atomically(
-            self.folder / ALIASES_FILE, msgspec.json.format(msgspec.json.encode(changed), indent=1) + b"\n"
-        )
-
-
-def default_store() -> ReleaseStore:
-    """The releases the project ships."""
-    return ReleaseStore(Path(__file__).parent / "zoo")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, also after a power cut."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new = Path(file.name)
-    new.chmod(0o644)
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

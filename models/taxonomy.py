@@ -45,13 +45,13 @@ def load_taxonomy(path: Path) -> Taxonomy:
         taxonomy = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Taxonomy)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise TaxonomyError(f"{path}: {error}") from error
-    for problem in _problems(taxonomy):
+    for problem in problems_of(taxonomy):
         raise TaxonomyError(f"{path}: {problem}")
     return taxonomy
 
 
-def _problems(taxonomy: Taxonomy) -> list[str]:
-    """What the types alone cannot say, as sentences."""
+def problems_of(taxonomy: Taxonomy) -> list[str]:
+    """What the types of a taxonomy alone cannot say, as sentences; none is good."""
     found = []
     if not taxonomy.defects:
         found.append("it names no class")

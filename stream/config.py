@@ -107,7 +107,9 @@ class EngineSection(Section, frozen=True, kw_only=True):
     release: str = "champion"
     """An alias or a release id."""
     store: str | None = None
-    """Folder of releases; None: the ones that ship with spanwatch."""
+    """Folder of the site's own releases, over the ones that ship with spanwatch; None: only those."""
+    trusted_keys: str | None = None
+    """Folder of public keys (`*.pub.pem`) whose releases run here, beside the keys that ship; None: only those."""
     precision: str = "auto"
     """`auto` takes bf16 where the processor has it and the golden tiles agree, else f32."""
     threads: int = 0

@@ -18,8 +18,6 @@ from typing import TypeVar
 import pytest
 from prometheus_client import CollectorRegistry
 
-from models.architecture import Architecture
-from models.release import ReleaseClass, ReleaseFacts, write_facts
 from stream.config import LocalSection
 from stream.findings.service import Findings
 from stream.messages import Alert, Decision, Result, decode
@@ -28,6 +26,7 @@ from stream.transport.local import LocalTransport
 from stream.transport.protocol import Transport
 from tests.unit.findings.driving import PATIENCE_S, compacted, duty, lag, send, stop_after, work
 from tests.unit.findings.made import SEVERITIES, decision, first_alert, region, result
+from tests.unit.models.made_releases import Site, made_class
 
 ROOT = Path(__file__).parents[2]
 DIED = 70
@@ -164,16 +163,12 @@ def test_an_alert_confirmed_on_the_command_line_ends_confirmed(
 
 @pytest.mark.slow
 def test_the_command_works_until_sigterm_and_ends_well(tmp_path: Path) -> None:
-    store = tmp_path / "releases" / "made"
-    store.mkdir(parents=True)
-    write_facts(store, made_release("made"))
     shots = [result(number, [region()]) for number in range(3)]
     on_log(tmp_path / "log", lambda log: send(log, shots))
     settings = {
         "SPANWATCH_LOCAL__PARTITIONS": "3",
-        "SPANWATCH_ENGINE__STORE": str(store.parent),
-        "SPANWATCH_ENGINE__RELEASE": "made",
         "SPANWATCH_METRICS__FINDINGS_PORT": "0",
+        **made_release(tmp_path),
     }
     command = [sys.executable, "-m", "stream", "findings", "--transport", f"local:{tmp_path / 'log'}"]
     with subprocess.Popen(command, env=os.environ | settings, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -195,37 +190,16 @@ def test_the_command_works_until_sigterm_and_ends_well(tmp_path: Path) -> None:
     assert on_log(tmp_path / "log", lag) == 0
 
 
-def made_release(ident: str) -> ReleaseFacts:
-    """A release that can be asked for severities and for nothing else."""
-    classes = tuple(
-        ReleaseClass(
-            name=name,
-            title=name,
-            severity=severity,
-            trained=True,
-            high=0.5,
-            low=0.4,
-            coarsest_mm_per_px=2.0,
-            min_width_px=1.0,
-            weight=1.0,
-            recall_floor=0.5,
-        )
-        for name, severity in SEVERITIES.items()
-    )
-    return ReleaseFacts(
-        id=ident,
-        parent=None,
-        created="2025-05-01",
-        architecture=Architecture(classes=len(classes)),
-        classes=classes,
-        preprocessing="none",
-        stem_origin="none",
-        training={},
-        data=(),
-        metrics={},
-        photos={},
-        files={},
-    )
+def made_release(folder: Path) -> dict[str, str]:
+    """Settings that name a release which can be asked for severities and for nothing else."""
+    site = Site(folder / "releases")
+    classes = tuple(made_class(name, severity=severity) for name, severity in SEVERITIES.items())
+    site.make("made", classes=classes)
+    return {
+        "SPANWATCH_ENGINE__STORE": str(site.store.folder),
+        "SPANWATCH_ENGINE__TRUSTED_KEYS": str(site.keys),
+        "SPANWATCH_ENGINE__RELEASE": "made",
+    }
 
 
 def be_the_process(folder: Path, mode: str, *numbers: int) -> None:

@@ -25,7 +25,6 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.types import Array, Bytes, Int16, Int32, Schema, String
 from prometheus_client import CollectorRegistry
 
-from models.release import write_facts
 from stream.config import Config, KafkaSection, LocalSection
 from stream.errors import Broken
 from stream.findings.role import run_findings
@@ -319,12 +318,8 @@ def test_records_that_retention_removed_before_they_were_done_stop_the_role_with
 
 def command(config: Config, folder: Path) -> subprocess.Popen[str]:
     """`spanwatch findings` as an operator starts it."""
-    store = folder / "releases" / "made"
-    store.mkdir(parents=True)
-    write_facts(store, made_release("made"))
     settings = {
-        "SPANWATCH_ENGINE__STORE": str(store.parent),
-        "SPANWATCH_ENGINE__RELEASE": "made",
+        **made_release(folder),
         "SPANWATCH_METRICS__FINDINGS_PORT": "0",
         "SPANWATCH_TOPIC_PREFIX": config.topic_prefix,
         "SPANWATCH_KAFKA__BLOBS": config.kafka.blobs,

@@ -62,6 +62,7 @@ def test_the_edge_file_is_complete_and_says_the_defaults() -> None:
     optional = {
         "state",
         "store",
+        "trusted_keys",
         "outbox",
         "member",
         "ca",
