@@ -47,10 +47,11 @@ learn-test: $(VENV)/train  ## The tests that need torch: network, training, expo
 bench: $(VENV)/base  ## Measure the whole line on this machine
 	$(BIN)/spanwatch bench pipeline
 
-train: $(VENV)/train  ## Train a release as the shipped one was, from DATA, into out/zoo (about an hour on 2 cores)
-	$(BIN)/python -m models.train --data $(DATA) --out out/train
-	mkdir -p out/zoo
-	$(BIN)/python -m models.publish --run out/train --id lite0vit3-256.local --store out/zoo
+train: $(VENV)/train  ## Make a release from DATA in two runs of an hour or so; stopped, it goes on where it was
+	$(BIN)/spanwatch data convert $(DATA) --out out/data
+	$(BIN)/spanwatch data split out/data/manifest.csv --out out/data
+	$(BIN)/spanwatch pretrain out/data/train.csv --out out/pretrain --probe out/data/train.csv --id lite0vit2-256.base
+	$(BIN)/spanwatch train out/data/manifest.csv --data $(DATA) --base out/pretrain/releases/lite0vit2-256.base --out out/train
 
 lock:  ## Compile requirements/*.txt from pyproject.toml (needs uv)
 	for part in base test train; do \

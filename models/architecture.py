@@ -1,12 +1,23 @@
-"""The five numbers that say which network a release's weights belong to."""
+"""The few facts that say which network a release's weights belong to."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+Kind = Literal["transformer", "convolution"]
+Stem = Literal["tf_efficientnet_lite0", "tf_efficientnet_lite2", "patches"]
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Sizes of the network: `tile_size` and `stride` in pixels, the rest in counts."""
+    """Which network, and its sizes: `tile_size`, `stride` and `levels` in pixels, the rest in counts.
+
+    `kind` transformer: blocks on the tokens that `stem` makes; `levels` are the strides of the stem's stages that go
+    into each token (8 for hairlines, 16, 32 for what stands around). The stem `patches` is the plain vision
+    transformer's: one convolution a token, no levels. `kind` convolution: the whole image-trained network, the
+    reference a transformer has to beat and the shape of a teacher; `depth`, `heads` and `levels` mean nothing there.
+    """
 
     tile_size: int = 256
     stride: int = 16
@@ -14,3 +25,21 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     depth: int = 3
     heads: int = 3
     classes: int = 6
+    kind: Kind = "transformer"
+    stem: Stem = "tf_efficientnet_lite0"
+    levels: tuple[int, ...] = (16,)
+
+
+# By the names that the command takes. `vit_small` is for a graphics card: on a CPU it learns little in an hour.
+PRESETS = {
+    "lite0vit2": Architecture(depth=2, levels=(8, 16, 32)),
+    "lite0vit3": Architecture(),
+    "lite0": Architecture(kind="convolution", width=1280, depth=0),
+    "lite2": Architecture(kind="convolution", width=1280, depth=0, stem="tf_efficientnet_lite2"),
+    "vit_small": Architecture(width=384, depth=12, heads=6, stem="patches"),
+}
+
+
+def with_classes(preset: str, classes: int) -> Architecture:
+    """The architecture of that name, for so many classes."""
+    return msgspec.structs.replace(PRESETS[preset], classes=classes)

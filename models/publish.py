@@ -1,204 +1,248 @@
-"""From a finished training run to a release: calibrate, choose thresholds, export, measure, and write the card."""
+"""From a finished run to a release: calibrate, choose thresholds, export, quantise, measure, and sign."""
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import sys
+import io
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from models.architecture import Architecture
 from models.calibration import calibrate
-from models.card import card
-from models.convert import CREDITS
-from models.dataset import Manifest, Split, read_manifest, read_tile
-from models.engines.autopilot import open_engine
-from models.evaluate import choose_thresholds
-from models.export import round_weights, write_golden, write_onnx, write_weights
+from models.dataset import Manifest, read_tile
+from models.engines.openvino import OpenVinoEngine
+from models.export import reference, round_weights, write_golden, write_onnx, write_weights
+from models.measures import Scored
+from models.quantize import quantize
 from models.release import (
-    CARD_FILE,
-    CHAMPION,
-    GOLDEN_FILE,
+    EVALUATION_FILE,
+    INT8_FILE,
     MODEL_FILE,
-    WEIGHTS_FILE,
+    Lineage,
     Release,
     ReleaseClass,
     ReleaseFacts,
-    ReleaseStore,
-    digest_of,
-    load,
-    write_facts,
 )
-from models.scoring import judge, score_manifest
-from models.taxonomy import Defect, Taxonomy, load_taxonomy
-from models.train import TrainConfig
-from models.vit import STEM_ORIGIN, DefectNetwork
+from models.releases.folder import defects_to_classes, draft, write_facts
+from models.releases.store import ReleaseStore
+from models.releases.writing import NewRelease, write_release
+from models.scoring import judge, read_ahead, score_manifest
+from models.synthesis import Composed
+from models.taxonomy import Taxonomy
+from models.thresholds import Choice, choose
+from models.vit import DefectNetwork
 
-PREPROCESSING = (
-    "none outside the network: uint8 RGB tiles, never resized; inside it (x - 127.5) / 127.5, and the calibration of "
-    "the logits per class"
-)
 GOLDEN_TILES = 24
+EVALUATION_TILES = 300
+QUANTIZING_TILES = 300
 # A tile nobody labelled for a class counts as one without it: in calibration as much as in training, and for the same
 # reason; for thresholds more, because on a site a defect is rarer than among photos that were taken because of it.
-UNKNOWN_WEIGHT = TrainConfig.unknown_weight
+UNKNOWN_WEIGHT = 0.05
 UNKNOWN_WEIGHT_OF_THRESHOLDS = 0.2
+FEW_REPORTED, FEW_REVIEWED = 0.005, 0.02
+RECORDED = ("torch", "timm", "numpy", "opencv-python-headless", "openvino", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What release to make: the taxonomy it serves, its id, its parent, and how it was trained (words for the card)."""
+    """What release to make: the taxonomy it serves, its id and parent, where it comes from, and who signs it."""
 
     taxonomy: Taxonomy
     id: str
     parent: str | None
-    training: dict[str, str]
+    lineage: Lineage
+    store: ReleaseStore
+    key: Path
 
 
-def publish(
-    network: DefectNetwork, shape: Architecture, parts: dict[str, Manifest], order: Order, store: Path
-) -> Release:
-    """Write a release into a store's folder; `parts` are the training, validation and test parts of one manifest.
+@dataclass(frozen=True)
+class Parts:
+    """The training, validation and test parts of one manifest, and composed tiles that were not trained on.
+
+    Composed tiles choose thresholds of classes that no photo shows; no figure rests on them.
+    """
+
+    train: Manifest
+    validation: Manifest
+    test: Manifest
+    composed: Sequence[Composed] = ()
+
+
+def publish(network: DefectNetwork, parts: Parts, order: Order) -> Release:
+    """Write a release into a store.
 
     Calibration and thresholds come from the validation part, every figure of the card from the test part, measured on
-    the files that are shipped.
+    the files that are shipped; the numbers of the int8 file from training tiles.
     """
     rounded = round_weights(network)
-    classes = _calibrated(rounded, parts["train"], parts["validation"], order.taxonomy)
-    folder = store / order.id
-    folder.mkdir(parents=True, exist_ok=True)
-    tiles = golden_tiles(parts["test"], shape.tile_size)
+    classes = calibrated(rounded, parts, order.taxonomy)
+    with tempfile.TemporaryDirectory(prefix="spanwatch-release-") as name:
+        folder = Path(name)
+        _write_models(rounded, folder, parts.train, some_of(parts.test, GOLDEN_TILES))
+        write_evaluation(rounded, folder, parts.test)
+        facts = _facts(order, rounded, classes)
+        write_facts(folder, facts)
+        engine = OpenVinoEngine(draft(folder))
+        judgement = judge(score_manifest(engine, parts.test), parts.test, classes)
+        engine.close()
+        facts = msgspec.structs.replace(
+            facts, metrics=judgement.metrics, photos=judgement.photos, overall=judgement.overall
+        )
+        return write_release(order.store, NewRelease(facts, folder), order.key)
+
+
+def publish_base(network: DefectNetwork, images: Sequence[Path], order: Order) -> Release:
+    """Write a release that has learned no class: for `train --base`, and for whoever wants its embeddings."""
+    rounded = round_weights(network)
+    unlabelled = Manifest(
+        order.taxonomy.names,
+        tuple(images),
+        tuple(path.stem for path in images),
+        np.full((len(images), len(order.taxonomy.names)), np.nan, dtype=np.float32),
+    )
+    with tempfile.TemporaryDirectory(prefix="spanwatch-release-") as name:
+        _write_models(rounded, Path(name), unlabelled, some_of(unlabelled, GOLDEN_TILES))
+        facts = _facts(order, rounded, defects_to_classes(order.taxonomy))
+        return write_release(order.store, NewRelease(facts, Path(name)), order.key)
+
+
+def _write_models(rounded: DefectNetwork, folder: Path, train: Manifest, golden: Manifest) -> None:
+    size = rounded.shape.tile_size
+    tiles = read_tiles(golden, size)
     write_weights(rounded, folder)
     write_onnx(rounded, folder, tiles)
     write_golden(rounded, folder, tiles)
-    sources = {group.split("/")[0].removesuffix("_more") for part in parts.values() for group in part.groups}
-    facts = ReleaseFacts(
+    quantize(folder / MODEL_FILE, read_tiles(some_of(train, QUANTIZING_TILES), size), folder / INT8_FILE)
+
+
+def _facts(order: Order, network: DefectNetwork, classes: tuple[ReleaseClass, ...]) -> ReleaseFacts:
+    return ReleaseFacts(
         id=order.id,
         parent=order.parent,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        architecture=shape,
+        architecture=network.shape,
         classes=classes,
-        preprocessing=PREPROCESSING,
-        stem_origin=STEM_ORIGIN,
-        training=order.training,
-        data=tuple(CREDITS[name] for name in CREDITS if name in sources),
-        metrics={},
-        photos={},
-        files={name: digest_of(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE, GOLDEN_FILE)},
+        lineage=msgspec.structs.replace(order.lineage, versions=versions()),
     )
-    write_facts(folder, facts)
-    return _measured(folder, facts, parts["test"])
 
 
-def _measured(folder: Path, facts: ReleaseFacts, test: Manifest) -> Release:
-    """Measure the files as a user would run them, in float32, and write the figures beside them."""
-    engine = open_engine(load(folder), "f32")
-    judgement = judge(score_manifest(engine, test), test, facts.classes)
-    engine.close()
-    fields = {name: getattr(facts, name) for name in facts.__struct_fields__}
-    facts = ReleaseFacts(**{**fields, "metrics": judgement.metrics, "photos": judgement.photos})
-    (folder / CARD_FILE).write_text(card(facts), encoding="utf-8")
-    fields = {name: getattr(facts, name) for name in facts.__struct_fields__}
-    facts = ReleaseFacts(**{**fields, "files": {**facts.files, CARD_FILE: digest_of(folder / CARD_FILE)}})
-    write_facts(folder, facts)
-    return load(folder)
+def versions() -> dict[str, str]:
+    """Of the libraries that a release's numbers depend on."""
+    found = {}
+    for name in RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # it had no part in this
+    return found
 
 
-def _calibrated(
-    network: DefectNetwork, train: Manifest, validation: Manifest, taxonomy: Taxonomy
-) -> tuple[ReleaseClass, ...]:
-    """Calibrate the network in place and describe its classes; one without labels on both sides is untrained."""
-    logits = logits_of(network, validation)
+def calibrated(network: DefectNetwork, parts: Parts, taxonomy: Taxonomy) -> tuple[ReleaseClass, ...]:
+    """Calibrate the network in place and describe its classes; one that it has learned nothing of is untrained."""
+    validation, composed = parts.validation, parts.composed
+    logits = logits_of(network, read_ahead(validation.images, network.shape.tile_size))
     affine = calibrate(logits, validation.labels, UNKNOWN_WEIGHT)
     network.scale.copy_(torch.from_numpy(affine.scale))
     network.bias.copy_(torch.from_numpy(affine.bias))
-    probabilities = 1.0 / (1.0 + np.exp(-(logits * affine.scale + affine.bias)))
+    probabilities = affine.probabilities(logits)
+    on_composed = affine.probabilities(logits_of(network, [one.tile for one in composed])) if composed else None
     classes = []
-    for column, defect in enumerate(taxonomy.defects):
+    for column, one in enumerate(defects_to_classes(taxonomy)):
         labels = validation.labels[:, column]
-        trained = bool((train.labels[:, column] == 1).any() and (labels == 1).any() and (labels == 0).any())
-        classes.append(_described(defect, trained, probabilities[:, column].astype(np.float32), labels))
+        if (parts.train.labels[:, column] == 1).any() and (labels == 1).any() and (labels == 0).any():
+            chosen = choose(
+                probabilities[:, column], labels, validation.groups, one.recall_floor, UNKNOWN_WEIGHT_OF_THRESHOLDS
+            )
+        elif on_composed is not None:
+            painted = np.stack([tile.labels for tile in composed])[:, column]
+            chosen = choose_without_photos(on_composed[:, column], painted, probabilities[labels != 1, column])
+        else:
+            classes.append(one)
+            continue
+        high, low = round(chosen.high, 4), round(chosen.low, 4)
+        classes.append(
+            msgspec.structs.replace(one, trained=True, high=high, low=low, people=chosen.people, why=chosen.why)
+        )
     return tuple(classes)
 
 
-def _described(
-    defect: Defect, trained: bool, probabilities: NDArray[np.float32], labels: NDArray[np.float32]
-) -> ReleaseClass:
-    high = low = None
-    if trained:
-        weight = np.where(np.isnan(labels), UNKNOWN_WEIGHT_OF_THRESHOLDS, 1.0)
-        chosen = choose_thresholds(probabilities, labels == 1, defect.recall_floor, weight)
-        high, low = round(chosen.high, 4), round(chosen.low, 4)
-    return ReleaseClass(
-        name=defect.name,
-        title=defect.title,
-        severity=defect.severity,
-        trained=trained,
-        high=high,
-        low=low,
-        coarsest_mm_per_px=defect.coarsest_mm_per_px,
-        min_width_px=defect.min_width_px,
-        weight=defect.importance,
-        recall_floor=defect.recall_floor,
+def choose_without_photos(painted: Scored, labels: Scored, photos: Scored) -> Choice:
+    """Thresholds of a class that was learned from composed pictures alone; it always goes to people.
+
+    `painted` and `labels` are of composed tiles that were not trained on; `photos` are the scores of real validation
+    tiles, nearly all of which are free of the class. F1 is best on the composed ones at a threshold that few photos
+    reach: what is called may be wrong, but it is rarely called.
+    """
+    chosen = choose(painted, labels, [str(number) for number in range(len(painted))], 0.5)
+    quiet_high, quiet_low = (float(np.quantile(photos, 1.0 - share)) for share in (FEW_REPORTED, FEW_REVIEWED))
+    high = max(chosen.high, quiet_high)
+    why = (
+        f"learned from composed pictures alone, no photo shows it for certain: set so that at most {FEW_REPORTED:.1%} "
+        f"of the validation tiles are reported and {FEW_REVIEWED:.0%} reviewed"
     )
+    return Choice(high, min(max(chosen.low, quiet_low), high), people=True, why=why)
 
 
-def logits_of(network: DefectNetwork, manifest: Manifest) -> NDArray[np.float32]:
-    """float32[n, classes] before calibration, for every tile of a manifest."""
+def logits_of(network: DefectNetwork, tiles: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """float32[n, classes] before calibration, of uint8[size, size, 3] tiles."""
     network.eval()
-    size = network.side * 16
-    parts = []
-    for start in range(0, len(manifest), 16):
-        tiles = np.stack([read_tile(path, size) for path in manifest.images[start : start + 16]])
+    parts, waiting = [], iter(tiles)
+    while some := list(islice(waiting, 16)):
         with torch.inference_mode():
-            parts.append(network.logits(network.embed(torch.from_numpy(tiles))).numpy())
+            parts.append(network.logits(network.embed(torch.from_numpy(np.stack(some)))).numpy())
     return np.concatenate(parts).astype(np.float32)
 
 
-def golden_tiles(test: Manifest, size: int) -> NDArray[np.uint8]:
-    """A few test tiles, uint8[n, size, size, 3]: for each class some with and some without it, then any others.
+def some_of(manifest: Manifest, count: int) -> Manifest:
+    """Tiles of every class, some with and some without it, then any others; always the same ones.
 
     Tiles of the quay stay out: their licence (share alike) would reach the file.
     """
-    allowed = np.array([not group.startswith("quay/") for group in test.groups])
+    allowed = np.array([not group.startswith("quay/") for group in manifest.groups])
     random = np.random.default_rng(0)
+    share = max(1, count // (2 * len(manifest.classes)))
     chosen: list[int] = []
-    for column in range(len(test.classes)):
+    for column in range(len(manifest.classes)):
         for value in (1.0, 0.0):
-            fitting = np.flatnonzero(allowed & (test.labels[:, column] == value))
-            chosen += [int(row) for row in random.permutation(fitting)[:3]]
+            fitting = np.flatnonzero(allowed & (manifest.labels[:, column] == value))
+            chosen += [int(row) for row in random.permutation(fitting)[:share]]
     rest = [int(row) for row in random.permutation(np.flatnonzero(allowed))]
-    rows = list(dict.fromkeys([*chosen, *rest]))[:GOLDEN_TILES]
-    return np.stack([read_tile(test.images[row], size) for row in rows])
+    rows = np.zeros(len(manifest), dtype=bool)
+    rows[list(dict.fromkeys([*chosen, *rest]))[:count]] = True
+    return manifest.take(rows)
 
 
-def main() -> None:
-    """Make a release of a training run's averaged weights and let the alias `champion` mean it."""
-    parser = argparse.ArgumentParser(prog="python -m models.publish", description=main.__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="output folder of models.train")
-    parser.add_argument("--id", required=True, help="such as lite0vit3-256.2026-11")
-    parser.add_argument("--store", type=Path, default=Path("models/zoo"))
-    parser.add_argument("--taxonomy", type=Path, default=Path("configs/taxonomy.toml"))
-    options = parser.parse_args()
-    taxonomy = load_taxonomy(options.taxonomy)
-    manifest = read_manifest(options.run / "manifest.csv", taxonomy.names)
-    parts = {str(part): rows for part, rows in Split().apply(manifest).items()}
-    shape = Architecture(classes=len(taxonomy.names))
-    words = torch.load(options.run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    network = DefectNetwork(shape)
-    network.load_state_dict(words["average"])
-    counts = ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
-    steps = int(words["step"])
-    training = {"steps": str(steps), "augmented samples": str(steps * TrainConfig.batch), "tiles": counts}
-    release = publish(network, shape, parts, Order(taxonomy, options.id, None, training), options.store)
-    ReleaseStore(options.store).point(CHAMPION, release.id)
-    sys.stdout.write((release.folder / CARD_FILE).read_text(encoding="utf-8"))
+def read_tiles(manifest: Manifest, size: int) -> NDArray[np.uint8]:
+    """uint8[n, size, size, 3], in the order of the manifest."""
+    return np.stack([read_tile(path, size) for path in manifest.images])
 
 
-if __name__ == "__main__":
-    main()
+def write_evaluation(rounded: DefectNetwork, folder: Path, test: Manifest) -> None:
+    """`evaluation.npz`: labelled test tiles as JPEG, and what the float32 reference says of what a reader decodes."""
+    some = some_of(test, EVALUATION_TILES)
+    size = rounded.shape.tile_size
+    packed = [_jpeg(tile) for tile in read_tiles(some, size)]
+    tiles = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in packed])
+    np.savez(
+        folder / EVALUATION_FILE,
+        jpeg=np.frombuffer(b"".join(packed), dtype=np.uint8),
+        ends=np.cumsum([len(data) for data in packed]),
+        labels=some.labels,
+        groups=np.array(some.groups),
+        probabilities=reference(rounded, tiles),
+    )
+
+
+def _jpeg(tile: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(tile).save(file, "JPEG", quality=92)
+    return file.getvalue()

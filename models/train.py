@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
-import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,46 +14,81 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.architecture import Architecture
 from models.augment import augment
-from models.convert import convert
-from models.dataset import Manifest, Split, read_manifest, read_tile
-from models.taxonomy import load_taxonomy
-from models.vit import DefectNetwork, load_image_trained_stem
+from models.dataset import Manifest, read_tile
+from models.synthesis import Composer
+from models.vit import DefectNetwork
+
+Labels = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train; the defaults made the shipped release."""
 
-    steps: int = 650
+    steps: int = 1100
     batch: int = 32
     early_size: int = 224  # pixels; smaller crops cost a quarter less and vary the positions
     early_share: float = 0.7  # of the steps; the rest see tiles of the size they are served at
+    composed_share: float = 0.25  # of each batch
+    teacher_share: float = 0.5  # of the target, where a tile has a label too
+    unknown_weight: float = 0.05  # of an unknown label's pull towards "absent", without a teacher
+    taught_weight: float = 0.3  # of an unknown label's pull towards what the teacher says
     stem_rate: float = 4e-4
     rate: float = 1.2e-3  # for what starts from nothing
     warmup: float = 0.1
     weight_decay: float = 0.05
     average: float = 0.995
-    unknown_weight: float = 0.05
     seed: int = 1
     threads: int = 2
     save_every: int = 50
-    image_trained_stem: bool = True
+    device: str = "cpu"
 
 
-def masked_loss(logits: Tensor, labels: Tensor, unknown_weight: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the known labels of float32[n, classes]; NaN is unknown.
+@dataclass(frozen=True)
+class Lessons:
+    """What is learned from: labelled tiles, composed ones, and a teacher that looks at each tile as it is shown."""
 
-    An unknown label pulls towards "absent" with `unknown_weight` (float32[classes]): most things are absent from most
-    tiles, and a source that labels one class would else leave the others free to fire anywhere. It is 0 for a class
-    nobody has labelled, whose output then never learns anything.
+    manifest: Manifest
+    composer: Composer | None = None
+    teacher: DefectNetwork | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """uint8[n, size, size, 3] tiles, float32[n, classes] labels (NaN unknown), and how much each label counts."""
+
+    tiles: Tensor
+    labels: Tensor
+    weight: Tensor
+
+
+def label_weights(labels: Labels, labelled: NDArray[np.bool_], unknown_weight: float) -> Labels:
+    """How much each of float32[n, classes] labels counts; NaN is unknown.
+
+    An unknown label pulls a little (towards what the teacher says, without one towards "absent"): most things are
+    absent from most tiles, and a source that labels one class would else leave the others free to fire anywhere. A
+    class that is `labelled` nowhere (bool[classes]) is left alone: its output never learns anything.
     """
-    known = ~torch.isnan(labels)
-    target = torch.where(known, labels, torch.zeros_like(labels))
-    weight = torch.where(known, torch.ones_like(labels), unknown_weight.expand_as(labels))
+    return (np.where(np.isnan(labels), unknown_weight, 1.0) * labelled).astype(np.float32)
+
+
+def masked_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean binary cross-entropy of float32[n, classes]; what has no weight does not count."""
     loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def targets(labels: Tensor, taught: Tensor | None, share: float) -> Tensor:
+    """What the network should say: the label, softened by `share` of what a teacher says; alone, where it is unknown.
+
+    The teacher sees the very tile that the student sees, crop and light and all (Beyer et al., "Knowledge distillation:
+    a good teacher is patient and consistent", CVPR 2022).
+    """
+    known = ~torch.isnan(labels)
+    if taught is None:
+        return torch.where(known, labels, torch.zeros_like(labels))
+    return torch.where(known, (1.0 - share) * labels + share * taught, taught)
 
 
 def sampling_weights(manifest: Manifest) -> NDArray[np.float64]:
@@ -74,27 +106,67 @@ def sampling_weights(manifest: Manifest) -> NDArray[np.float64]:
     return chances
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
+def learning_rate(step: int, steps: int, warmup: float) -> float:
     """Share of the peak rate at a step: up in a line, down in half a cosine."""
-    rise = max(1, int(config.warmup * config.steps))
+    rise = max(1, int(warmup * steps))
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, config.steps - rise)))
+    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+class Drawing:
+    """Draws the batch of a step: real tiles by their source's weight, then composed ones nobody has seen before."""
+
+    def __init__(self, lessons: Lessons, config: TrainConfig, tile_size: int) -> None:
+        self._lessons = lessons
+        self._config = config
+        self._tile_size = tile_size
+        self._composed = round(config.composed_share * config.batch) if lessons.composer else 0
+        self._weights = sampling_weights(lessons.manifest) if self._composed < config.batch else None
+        labelled = np.nansum(lessons.manifest.labels, axis=0) > 0
+        self._labelled = labelled | bool(self._composed)
+        self._unknown = config.unknown_weight if lessons.teacher is None else config.taught_weight
+
+    def batch(self, step: int) -> Batch:
+        """The same for the same step, whatever was drawn before."""
+        config, manifest, composer = self._config, self._lessons.manifest, self._lessons.composer
+        random = np.random.default_rng((config.seed, step))
+        size = config.early_size if step < config.early_share * config.steps else self._tile_size
+        tiles, labels = [], []
+        if self._weights is not None:
+            rows = random.choice(len(manifest), size=config.batch - self._composed, p=self._weights)
+            tiles += [read_tile(manifest.images[row], self._tile_size) for row in rows]
+            labels += list(manifest.labels[rows])
+        if composer is not None:
+            composed = [composer.compose(step * self._composed + number) for number in range(self._composed)]
+            tiles += [one.tile for one in composed]
+            labels += [one.labels for one in composed]
+        known = np.stack(labels)
+        return Batch(
+            torch.from_numpy(np.stack([augment(tile, size, random) for tile in tiles])),
+            torch.from_numpy(known),
+            torch.from_numpy(label_weights(known, self._labelled, self._unknown)),
+        )
 
 
 @dataclass
 class State:
     """All that a run is: with it and the step's number, everything that follows is fixed."""
 
-    network: DefectNetwork
-    average: DefectNetwork
+    network: torch.nn.Module
+    average: torch.nn.Module
     optimizer: torch.optim.AdamW
-    step: int = 0
+    losses: list[float]
+
+    @property
+    def step(self) -> int:
+        """How many steps have been taken."""
+        return len(self.losses)
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
-        words = {"network": self.network.state_dict(), "average": self.average.state_dict()}
-        torch.save({**words, "optimizer": self.optimizer.state_dict(), "step": self.step}, path.with_suffix(".new"))
+        words = {"network": self.network.state_dict(), "average": self.average.state_dict(), "losses": self.losses}
+        torch.save({**words, "optimizer": self.optimizer.state_dict()}, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
 
     def load(self, path: Path) -> None:
@@ -103,78 +175,74 @@ class State:
         self.network.load_state_dict(words["network"])
         self.average.load_state_dict(words["average"])
         self.optimizer.load_state_dict(words["optimizer"])
-        self.step = words["step"]
+        self.losses = words["losses"]
 
 
-def new_state(shape: Architecture, config: TrainConfig) -> State:
-    """A fresh run: image-trained stem (if asked), everything behind it from nothing."""
-    torch.manual_seed(config.seed)
-    network = DefectNetwork(shape).to(memory_format=torch.channels_last)
-    if config.image_trained_stem:
-        load_image_trained_stem(network)
-    stem = list(network.stem.parameters())
-    rest = [p for name, p in network.named_parameters() if not name.startswith("stem.")]
-    optimizer = torch.optim.AdamW(
-        [{"params": stem, "peak": config.stem_rate}, {"params": rest, "peak": config.rate}],
-        lr=config.rate,
-        weight_decay=config.weight_decay,
-    )
-    return State(network, copy.deepcopy(network).eval(), optimizer)
+def begin(network: torch.nn.Module, stem: str, rates: tuple[float, float], weight_decay: float) -> State:
+    """A run that has not begun; `rates` are the peaks of the parameters named `stem`..., and of the rest."""
+    network = network.to(memory_format=torch.channels_last)
+    named = list(network.named_parameters())
+    groups = [
+        {"params": [parameter for name, parameter in named if name.startswith(stem)], "peak": rates[0]},
+        {"params": [parameter for name, parameter in named if not name.startswith(stem)], "peak": rates[1]},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=rates[1], weight_decay=weight_decay)
+    return State(network, copy.deepcopy(network).eval(), optimizer, [])
 
 
-def train(
-    manifest: Manifest, shape: Architecture, config: TrainConfig, checkpoint: Path
-) -> Iterable[tuple[int, float]]:
-    """Train on every row of `manifest`, from `checkpoint` if it exists; yields (step, loss) after each step.
+def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoint: Path) -> Iterator[State]:
+    """Train from the weights of `start`, or from `checkpoint` if it exists; yields the state after each step.
 
     Batches, augmentation and positions are drawn from the seed and the step's number, never from what went before, so a
     run that was killed and taken up again ends with the same weights as one that was not.
     """
     torch.set_num_threads(config.threads)
-    state = new_state(shape, config)
+    state = begin(start.to(config.device), "stem.", (config.stem_rate, config.rate), config.weight_decay)
     if checkpoint.exists():
         state.load(checkpoint)
-    weights = sampling_weights(manifest)
-    labelled = np.nansum(manifest.labels, axis=0) > 0
-    unknown = torch.from_numpy(np.where(labelled, config.unknown_weight, 0.0).astype(np.float32))
+    drawing = Drawing(lessons, config, start.shape.tile_size)
     state.network.train()
     while state.step < config.steps:
-        tiles, labels = _batch(manifest, weights, state.step, shape, config)
-        loss = _step(state, tiles, labels, unknown, config)
+        _step(state, drawing.batch(state.step), lessons.teacher, config)
         if state.step % config.save_every == 0 or state.step == config.steps:
             state.save(checkpoint)
-        yield state.step, loss
+        yield state
 
 
-def _batch(
-    manifest: Manifest, weights: NDArray[np.float64], step: int, shape: Architecture, config: TrainConfig
-) -> tuple[Tensor, Tensor]:
-    """uint8[batch, size, size, 3] and float32[batch, classes] of step number `step`."""
-    random = np.random.default_rng((config.seed, step))
-    size = config.early_size if step < config.early_share * config.steps else shape.tile_size
-    rows = random.choice(len(manifest), size=config.batch, p=weights)
-    tiles = np.stack([augment(read_tile(manifest.images[row], shape.tile_size), size, random) for row in rows])
-    return torch.from_numpy(tiles), torch.from_numpy(manifest.labels[rows])
-
-
-def _step(state: State, tiles: Tensor, labels: Tensor, unknown: Tensor, config: TrainConfig) -> float:
+def _step(state: State, batch: Batch, teacher: DefectNetwork | None, config: TrainConfig) -> None:
     torch.manual_seed(config.seed * 1_000_003 + state.step)
+    tiles = batch.tiles.to(config.device)
+    # bfloat16 keeps float32's range, so no loss scaling; it doubles the speed where the hardware has it.
+    with torch.autocast(config.device, torch.bfloat16):
+        network = state.network
+        logits = network.logits(network.embed(tiles)).float()  # type: ignore[operator, unused-ignore]
+        with torch.no_grad():
+            taught = None if teacher is None else torch.sigmoid(teacher.logits(teacher.embed(tiles)).float())
+    target = targets(batch.labels.to(config.device), taught, config.teacher_share)
+    loss = masked_loss(logits, target, batch.weight.to(config.device))
+    descend(state, loss, learning_rate(state.step, config.steps, config.warmup), config.average)
+
+
+def descend(state: State, loss: Tensor, rate: float, average: float) -> None:
+    """One step of the optimizer at a share of its peak rates; the average follows.
+
+    Raises:
+        FloatingPointError: the loss is not finite; nothing has been changed.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss of step {state.step} is {value}: train with a lower rate")
     for group in state.optimizer.param_groups:
-        group["lr"] = group["peak"] * learning_rate(state.step, config)
-    # bfloat16 keeps float32's range, so no loss scaling; it doubles the speed where the CPU has it.
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = state.network.logits(state.network.embed(tiles)).float()
-    loss = masked_loss(logits, labels, unknown)
+        group["lr"] = group["peak"] * rate
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
     state.optimizer.step()
-    state.step += 1
-    _follow(state.average, state.network, min(config.average, state.step / (state.step + 10.0)))
-    return float(loss.detach())
+    state.losses.append(value)
+    _follow(state.average, state.network, min(average, state.step / (state.step + 10.0)))
 
 
-def _follow(average: DefectNetwork, network: DefectNetwork, keep: float) -> None:
+def _follow(average: torch.nn.Module, network: torch.nn.Module, keep: float) -> None:
     """Move the average towards the network, batch statistics included."""
     with torch.no_grad():
         for mine, theirs in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
@@ -182,30 +250,3 @@ def _follow(average: DefectNetwork, network: DefectNetwork, keep: float) -> None
                 mine.lerp_(theirs, 1.0 - keep)
             else:
                 mine.copy_(theirs)
-
-
-def main() -> None:
-    """Convert a data folder and train on its training part; leaves `checkpoint.pt` and `manifest.csv` in the output."""
-    parser = argparse.ArgumentParser(prog="python -m models.train", description=main.__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with sdnet, concrete_damage, ...")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the manifest and the checkpoint")
-    parser.add_argument("--taxonomy", type=Path, default=Path("configs/taxonomy.toml"))
-    parser.add_argument("--steps", type=int, default=TrainConfig.steps)
-    options = parser.parse_args()
-    classes = load_taxonomy(options.taxonomy).names
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "manifest.csv"
-    if not path.exists():
-        convert(options.data, options.out, classes)
-    parts = Split().apply(read_manifest(path, classes))
-    config = TrainConfig(steps=options.steps)
-    began, mean = time.monotonic(), math.nan
-    for step, loss in train(parts["train"], Architecture(classes=len(classes)), config, options.out / "checkpoint.pt"):
-        mean = loss if math.isnan(mean) else 0.95 * mean + 0.05 * loss
-        minutes = (time.monotonic() - began) / 60
-        sys.stdout.write(f"step={step}/{config.steps} loss={mean:.4f} minutes={minutes:.1f}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

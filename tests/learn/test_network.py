@@ -16,8 +16,10 @@ from models.engines.autopilot import compare_with_golden, score_tiles  # noqa: E
 from models.engines.openvino import OpenVinoEngine  # noqa: E402
 from models.engines.torch import TorchEngine  # noqa: E402
 from models.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
-from models.publish import Order, publish  # noqa: E402
-from models.release import MODEL_FILE, default_store  # noqa: E402
+from models.publish import Order, Parts, choose_without_photos, publish  # noqa: E402
+from models.release import CARD_FILE, MODEL_FILE, Lineage  # noqa: E402
+from models.releases.signing import key_in  # noqa: E402
+from models.releases.store import default_store, site_store  # noqa: E402
 from models.taxonomy import Defect, Taxonomy  # noqa: E402
 from models.vit import DefectNetwork, load_image_trained_stem  # noqa: E402
 
@@ -131,16 +133,29 @@ def test_a_release_of_other_classes_is_made_and_served_without_a_change_of_code(
     )
     facts = {"importance": 1.0, "recall_floor": 0.5, "min_width_px": 1.0, "coarsest_mm_per_px": 1.0, "severity": "low"}
     taxonomy = Taxonomy((Defect(name="bolt", title="Bolt", **facts), Defect(name="bearing", title="Bearing", **facts)))
-    parts = dict.fromkeys(("train", "validation", "test"), manifest)
-    release = publish(network, TINY, parts, Order(taxonomy, "tiny.1", "tiny.0", {"steps": "0"}), tmp_path)
+    pair = key_in(tmp_path / "keys", "site")
+    store = site_store(tmp_path / "store", tmp_path / "keys")
+    order = Order(taxonomy, "tiny.1", "tiny.0", Lineage(origin="nothing"), store, pair.private)
+    release = publish(network, Parts(manifest, manifest, manifest), order)
     assert release.names == ("bolt", "bearing") and release.trained == (True, False)
     served, trained = OpenVinoEngine(release), TorchEngine(release)
-    assert compare_with_golden(served, release).fits("f32")
+    assert compare_with_golden(served, release).largest < 1e-4
     np.testing.assert_allclose(
         score_tiles(served, pixels).probabilities, score_tiles(trained, pixels).probabilities, atol=1e-4
     )
-    card = release.path("CARD.md").read_text()
+    card = release.path(CARD_FILE).read_text()
     assert "Bearing: nobody had labels for it" in card and "parent: tiny.0" in card
+
+
+def test_a_class_that_only_composed_pictures_show_is_served_and_goes_to_people(network: DefectNetwork) -> None:
+    random = np.random.default_rng(0)
+    painted = np.concatenate([random.uniform(0.6, 0.9, 50), random.uniform(0.0, 0.3, 50)]).astype(np.float32)
+    labels = np.repeat([1.0, 0.0], 50).astype(np.float32)
+    quiet = random.uniform(0.0, 0.2, 1000).astype(np.float32)
+    chosen = choose_without_photos(painted, labels, quiet)
+    assert chosen.people and 0.2 < chosen.high <= 0.7 and chosen.low <= chosen.high
+    noisy = choose_without_photos(painted, labels, random.uniform(0.0, 1.0, 1000).astype(np.float32))
+    assert noisy.high > 0.98  # photos that show nothing would be called at any lower one
 
 
 def test_the_shipped_weights_in_torch_agree_with_the_shipped_reference() -> None:

@@ -15,10 +15,28 @@ pytest.importorskip("timm")
 
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
-from models.train import TrainConfig, learning_rate, masked_loss, sampling_weights, train  # noqa: E402
+from models.synthesis import Composer, Surfaces  # noqa: E402
+from models.train import (  # noqa: E402
+    Drawing,
+    Lessons,
+    TrainConfig,
+    label_weights,
+    learning_rate,
+    masked_loss,
+    sampling_weights,
+    targets,
+    train,
+)
+from models.vit import DefectNetwork  # noqa: E402
 
 TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
-QUICK = TrainConfig(steps=6, batch=4, early_size=48, save_every=1, image_trained_stem=False, threads=1)
+QUICK = TrainConfig(steps=6, batch=4, early_size=48, save_every=1, threads=1)
+CLASSES = ("bright", "other")
+
+
+def tiny_network() -> DefectNetwork:
+    torch.manual_seed(0)
+    return DefectNetwork(TINY)
 
 
 def tiny_manifest(folder: Path, count: int = 12) -> Path:
@@ -30,7 +48,7 @@ def tiny_manifest(folder: Path, count: int = 12) -> Path:
         cv2.imwrite(str(path), random.integers(0, 100, (64, 64, 3), np.uint8) + np.uint8(150 * (number % 2)))
         images.append(path)
     labels = np.stack([np.arange(count) % 2, np.full(count, np.nan)], axis=1).astype(np.float32)
-    manifest = Manifest(("bright", "other"), tuple(images), tuple(f"s/{i}" for i in range(count)), labels)
+    manifest = Manifest(CLASSES, tuple(images), tuple(f"s/{i}" for i in range(count)), labels)
     write_manifest(folder / "manifest.csv", manifest)
     return folder / "manifest.csv"
 
@@ -46,29 +64,36 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unknown_labels_add_nothing_to_the_loss_when_their_weight_is_zero() -> None:
+def test_what_is_unknown_does_not_count() -> None:
     logits = torch.tensor([[2.0, 5.0], [-1.0, -5.0]])
     labels = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
     alone = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels[:, 0])
-    assert masked_loss(logits, labels, torch.zeros(2)).item() == pytest.approx(alone.item())
+    weight = torch.from_numpy(label_weights(labels.numpy(), np.array([True, False]), 0.05))
+    assert masked_loss(logits, targets(labels, None, 0.5), weight).item() == pytest.approx(alone.item())
 
 
-def test_an_unknown_label_pulls_gently_towards_absent_and_a_masked_class_not_at_all() -> None:
+def test_an_unknown_label_pulls_gently_towards_absent_and_a_class_without_labels_not_at_all() -> None:
     logits = torch.zeros(1, 3, requires_grad=True)
     labels = torch.tensor([[1.0, float("nan"), float("nan")]])
-    masked_loss(logits, labels, torch.tensor([0.05, 0.05, 0.0])).backward()
+    weight = torch.from_numpy(label_weights(labels.numpy(), np.array([True, True, False]), 0.05))
+    masked_loss(logits, targets(labels, None, 0.5), weight).backward()
     known, weak, masked = logits.grad[0].tolist()
     assert known < 0.0 < weak < -known and masked == 0.0
 
 
+def test_a_teacher_softens_a_label_and_speaks_alone_where_there_is_none() -> None:
+    labels = torch.tensor([[1.0, 0.0, float("nan")]])
+    taught = torch.tensor([[0.6, 0.4, 0.9]])
+    torch.testing.assert_close(targets(labels, taught, 0.5), torch.tensor([[0.8, 0.2, 0.9]]))
+    torch.testing.assert_close(targets(labels, None, 0.5), torch.tensor([[1.0, 0.0, 0.0]]))
+
+
 def test_a_batch_without_any_label_has_a_finite_loss() -> None:
-    loss = masked_loss(torch.zeros(2, 2), torch.full((2, 2), float("nan")), torch.zeros(2))
-    assert loss.item() == 0.0
+    assert masked_loss(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)).item() == 0.0
 
 
 def test_the_rate_rises_once_and_falls_to_almost_nothing() -> None:
-    config = TrainConfig(steps=100)
-    rates = [learning_rate(step, config) for step in range(100)]
+    rates = [learning_rate(step, 100, 0.1) for step in range(100)]
     peak = rates.index(max(rates))
     assert peak == 9
     assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
@@ -87,40 +112,75 @@ def test_a_small_source_is_heard_beside_a_large_one_and_half_of_its_draws_show_a
 
 
 def test_a_network_from_nothing_learns_what_is_plain_to_see(tmp_path: Path) -> None:
-    manifest = read_manifest(tiny_manifest(tmp_path), ("bright", "other"))
-    config = TrainConfig(steps=40, batch=8, early_size=64, image_trained_stem=False, threads=1)
-    losses = [loss for _, loss in train(manifest, TINY, config, tmp_path / "c.pt")]
+    manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
+    config = TrainConfig(steps=40, batch=8, early_size=64, threads=1)
+    losses = [state.losses[-1] for state in train(Lessons(manifest), tiny_network(), config, tmp_path / "c.pt")]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
 def test_a_run_taken_up_again_ends_with_the_same_weights_as_one_that_ran_through(tmp_path: Path) -> None:
-    manifest = read_manifest(tiny_manifest(tmp_path), ("bright", "other"))
-    list(train(manifest, TINY, QUICK, tmp_path / "through.pt"))
-    first = train(manifest, TINY, QUICK, tmp_path / "broken.pt")
-    for step, _ in first:
-        if step == 3:
+    manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
+    list(train(Lessons(manifest), tiny_network(), QUICK, tmp_path / "through.pt"))
+    for state in train(Lessons(manifest), tiny_network(), QUICK, tmp_path / "broken.pt"):
+        if state.step == 3:
             break
-    assert [step for step, _ in train(manifest, TINY, QUICK, tmp_path / "broken.pt")] == [4, 5, 6]
+    again = train(Lessons(manifest), tiny_network(), QUICK, tmp_path / "broken.pt")
+    assert [state.step for state in again] == [4, 5, 6]
     assert_same_weights(tmp_path / "through.pt", tmp_path / "broken.pt")
+
+
+def test_a_batch_depends_on_its_number_alone_and_holds_its_share_of_composed_tiles(tmp_path: Path) -> None:
+    bright = read_manifest(tiny_manifest(tmp_path), CLASSES)
+    manifest = Manifest(("crack", "algae"), bright.images, bright.groups, bright.labels)
+    config = TrainConfig(steps=10, batch=8, early_size=64, composed_share=0.25)
+    composer = Composer(("crack", "algae"), Surfaces.procedural(), seed=3)
+    drawing, other = (Drawing(Lessons(manifest, composer), config, 64) for _ in range(2))
+    other.batch(0)
+    batch = drawing.batch(5)
+    torch.testing.assert_close(batch.tiles, other.batch(5).tiles)
+    assert not torch.equal(batch.tiles, other.batch(6).tiles)
+    assert torch.isnan(batch.labels[:6, 1]).all()  # of real tiles the second class is unknown
+    expected = np.stack([composer.compose(5 * 2 + number).labels for number in range(2)])
+    np.testing.assert_array_equal(batch.labels[6:].numpy(), expected)
+
+
+def test_training_on_composed_tiles_alone_reads_no_picture(tmp_path: Path) -> None:
+    nowhere = Manifest(("crack",), (tmp_path / "missing.png",), ("s/0",), np.ones((1, 1), np.float32))
+    composer = Composer(("crack",), Surfaces.procedural(), seed=3)
+    config = TrainConfig(batch=2, composed_share=1.0, early_size=64)
+    assert Drawing(Lessons(nowhere, composer), config, 64).batch(0).tiles.shape == (2, 64, 64, 3)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.bias.fill_(float("nan"))
+    manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        next(iter(train(Lessons(manifest), network, QUICK, tmp_path / "c.pt")))
+    assert not (tmp_path / "c.pt").exists()
 
 
 PROGRAM = """
 import sys
 from pathlib import Path
+import torch
 from models.architecture import Architecture
 from models.dataset import read_manifest
-from models.train import TrainConfig, train
-shape = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
-config = TrainConfig(steps=6, batch=4, early_size=48, save_every=1, image_trained_stem=False, threads=1)
-manifest = read_manifest(Path(sys.argv[1]), ("bright", "other"))
-for step, _ in train(manifest, shape, config, Path(sys.argv[2])):
-    print(step, flush=True)
+from models.train import Lessons, TrainConfig, train
+from models.vit import DefectNetwork
+torch.manual_seed(0)
+network = DefectNetwork(Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2))
+config = TrainConfig(steps=6, batch=4, early_size=48, save_every=1, threads=1)
+lessons = Lessons(read_manifest(Path(sys.argv[1]), ("bright", "other")))
+for state in train(lessons, network, config, Path(sys.argv[2])):
+    print(state.step, flush=True)
 """
 
 
 def test_a_killed_process_goes_on_exactly_where_its_checkpoint_was(tmp_path: Path) -> None:
     manifest = tiny_manifest(tmp_path)
-    list(train(read_manifest(manifest, ("bright", "other")), TINY, QUICK, tmp_path / "through.pt"))
+    list(train(Lessons(read_manifest(manifest, CLASSES)), tiny_network(), QUICK, tmp_path / "through.pt"))
     command = [sys.executable, "-c", PROGRAM, str(manifest), str(tmp_path / "killed.pt")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as victim:
         assert victim.stdout is not None

