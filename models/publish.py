@@ -164,7 +164,9 @@ def calibrated(network: DefectNetwork, parts: Parts, taxonomy: Taxonomy) -> tupl
             )
         elif on_composed is not None:
             painted = np.stack([tile.labels for tile in composed])[:, column]
-            chosen = choose_without_photos(on_composed[:, column], painted, probabilities[labels != 1, column])
+            chosen = choose_without_photos(
+                on_composed[:, column], painted, probabilities[labels != 1, column], one.recall_floor
+            )
         else:
             classes.append(one)
             continue
@@ -175,14 +177,14 @@ def calibrated(network: DefectNetwork, parts: Parts, taxonomy: Taxonomy) -> tupl
     return tuple(classes)
 
 
-def choose_without_photos(painted: Scored, labels: Scored, photos: Scored) -> Choice:
+def choose_without_photos(painted: Scored, labels: Scored, photos: Scored, recall_floor: float) -> Choice:
     """Thresholds of a class that was learned from composed pictures alone; it always goes to people.
 
     `painted` and `labels` are of composed tiles that were not trained on; `photos` are the scores of real validation
-    tiles, nearly all of which are free of the class. F1 is best on the composed ones at a threshold that few photos
-    reach: what is called may be wrong, but it is rarely called.
+    tiles, nearly all of which are free of the class. The usual rule on the composed ones, raised until few photos reach
+    it: what is called may be wrong, but it is rarely called.
     """
-    chosen = choose(painted, labels, [str(number) for number in range(len(painted))], 0.5)
+    chosen = choose(painted, labels, [str(number) for number in range(len(painted))], recall_floor)
     quiet_high, quiet_low = (float(np.quantile(photos, 1.0 - share)) for share in (FEW_REPORTED, FEW_REVIEWED))
     high = max(chosen.high, quiet_high)
     why = (

@@ -152,9 +152,10 @@ def test_a_class_that_only_composed_pictures_show_is_served_and_goes_to_people(n
     painted = np.concatenate([random.uniform(0.6, 0.9, 50), random.uniform(0.0, 0.3, 50)]).astype(np.float32)
     labels = np.repeat([1.0, 0.0], 50).astype(np.float32)
     quiet = random.uniform(0.0, 0.2, 1000).astype(np.float32)
-    chosen = choose_without_photos(painted, labels, quiet)
+    chosen = choose_without_photos(painted, labels, quiet, 0.8)
     assert chosen.people and 0.2 < chosen.high <= 0.7 and chosen.low <= chosen.high
-    noisy = choose_without_photos(painted, labels, random.uniform(0.0, 1.0, 1000).astype(np.float32))
+    assert (painted[:50] >= chosen.high).mean() >= 0.8
+    noisy = choose_without_photos(painted, labels, random.uniform(0.0, 1.0, 1000).astype(np.float32), 0.8)
     assert noisy.high > 0.98  # photos that show nothing would be called at any lower one
 
 
