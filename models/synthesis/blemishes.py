@@ -139,8 +139,8 @@ def painted_area(canvas: Canvas, random: Random) -> None:
 def patch(canvas: Canvas, random: Random) -> None:
     """A repair: a trowelled rectangle of another grey."""
     x, y = grid()
-    left, top = random.uniform(-80.0, 160.0, 2)
-    wide, high = random.uniform(70.0, 220.0, 2)
+    left, top = random.uniform(-80.0, 160.0, 2).tolist()
+    wide, high = random.uniform(70.0, 220.0, 2).tolist()
     wave = random.uniform(0.5, 3.0) * cut(random, "cloud")
     edge = np.minimum(np.minimum(x - left, left + wide - x), np.minimum(y - top, top + high - y)) + wave
     alpha = smoothstep(edge, -0.8, 0.8) * random.uniform(0.6, 1.0)

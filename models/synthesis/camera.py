@@ -100,8 +100,8 @@ def _sensor(random: Random, picture: Picture) -> Picture:
     spectrum: Spectrum = "white" if random.random() < 0.5 else "grain"
     picture += rgb(sigma * cut(random, spectrum))
     if random.random() < 0.3:
-        cast = random.normal(0.0, 0.6 * sigma, 3)
-        picture += dye(cut(random, "grain", 2.0), (float(cast[0]), float(cast[1]), float(cast[2])))
+        cast = random.normal(0.0, 0.35 * sigma, 3)
+        picture += dye(cut(random, "white", 2.0), (float(cast[0]), float(cast[1]), float(cast[2])))
     return picture
 
 

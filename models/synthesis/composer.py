@@ -14,11 +14,11 @@ from models.synthesis.camera import draw_camera, shoot
 from models.synthesis.canvas import Canvas
 from models.synthesis.cracks import paint_crack
 from models.synthesis.fields import Random
-from models.synthesis.growth import paint_algae
+from models.synthesis.growth import paint_algae, where_water_stays
 from models.synthesis.labels import labels_and_masks, rules
 from models.synthesis.occluders import OCCLUDERS
 from models.synthesis.spalls import paint_bars, paint_spall, rust_round
-from models.synthesis.stains import paint_lime, paint_rust
+from models.synthesis.stains import lime_source, paint_lime, paint_rust, rust_source
 from models.synthesis.surfaces import Surfaces
 
 FINEST_MM, COARSEST_MM = 0.3, 5.0
@@ -38,6 +38,12 @@ class Composed:
     kind: str
 
 
+def _towards_light(random: Random) -> tuple[float, float]:
+    """Walls are lit from above, as gravity has it in the runs; a deck has the sun on any side."""
+    angle = random.normal(-math.pi / 2.0, 0.8) if random.random() < 0.7 else random.uniform(0.0, 2.0 * math.pi)
+    return (math.cos(angle), math.sin(angle))
+
+
 def _crack(canvas: Canvas, random: Random) -> None:
     covered = paint_crack(canvas, random)
     if random.random() < 0.06:
@@ -55,13 +61,25 @@ def _bars(canvas: Canvas, random: Random) -> None:
         paint_rust(canvas, random, rust_round(canvas, random, bars))
 
 
+def _rust(canvas: Canvas, random: Random) -> None:
+    paint_rust(canvas, random, rust_source(canvas, random))
+
+
+def _lime(canvas: Canvas, random: Random) -> None:
+    paint_lime(canvas, random, lime_source(canvas, random))
+
+
+def _algae(canvas: Canvas, random: Random) -> None:
+    paint_algae(canvas, random, where_water_stays(canvas, random))
+
+
 DEFECTS: dict[str, tuple[float, Callable[[Canvas, Random], None]]] = {
     "crack": (0.25, _crack),
     "spalling": (0.14, _spall),
     "exposed_rebar": (0.17, _bars),
-    "corrosion_stain": (0.14, paint_rust),
-    "efflorescence": (0.16, paint_lime),
-    "algae": (0.14, paint_algae),
+    "corrosion_stain": (0.14, _rust),
+    "efflorescence": (0.16, _lime),
+    "algae": (0.14, _algae),
 }
 """How often a class is the one a damaged tile is about, and who paints it; in the order of painting."""
 
@@ -86,8 +104,7 @@ class Composer:
         """The tile of this number, 0 or more."""
         random = np.random.default_rng((self._seed, number))
         mm_per_px = math.exp(random.uniform(math.log(FINEST_MM), math.log(COARSEST_MM)))
-        angle = random.uniform(0.0, 2.0 * math.pi)
-        light = (math.cos(angle), math.sin(angle))
+        light = _towards_light(random)
         if random.random() < SCENE_SHARE:
             kind, picture = self._surfaces.scene(random, mm_per_px, light)
             canvas = Canvas(picture, mm_per_px, light)

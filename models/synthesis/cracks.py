@@ -39,7 +39,7 @@ def crack_lines(random: Random, width: float) -> list[Line]:
     lines = [trunk]
     for _ in range(int(random.choice([0, 1, 2, 3], p=[0.45, 0.3, 0.15, 0.1]))):
         at = int(random.integers(30, 100))
-        side = angle + random.choice([-1.0, 1.0]) * random.uniform(0.3, 1.2)
+        side = angle + float(random.choice([-1.0, 1.0])) * random.uniform(0.3, 1.2)
         length = random.uniform(40.0, 160.0)
         x, y = trunk.points[at]
         tip = (x + length * math.cos(side), y + length * math.sin(side))
@@ -64,7 +64,8 @@ def _net(random: Random, width: float) -> Field:
     zoom = random.uniform(0.5, 1.3)
     distance = zoomed(random, crackle(), zoom) * np.float32(zoom)
     fine = min(width, 2.5) * (0.9 + 0.25 * cut(random, "cloud"))
-    patch = smoothstep(cut(random, "broad"), -0.9, 0.1)
+    broad = cut(random, "broad")
+    patch = smoothstep(broad - broad.mean(), -0.5, 0.3)
     return np.clip(0.5 * fine - distance + 0.5, 0.0, 1.0) * patch
 
 

@@ -22,9 +22,8 @@ THICK = ((46.0, 56.0, 26.0), (34.0, 40.0, 26.0), (62.0, 72.0, 34.0), (28.0, 31.0
 MOSSES = ((66.0, 80.0, 30.0), (88.0, 98.0, 40.0), (48.0, 60.0, 30.0))
 
 
-def paint_algae(canvas: Canvas, random: Random) -> None:
+def paint_algae(canvas: Canvas, random: Random, wet: Field) -> None:
     """A film that darkens the concrete to green or nearly black, sometimes with cushions of moss on it."""
-    wet = _where_water_stays(canvas, random)
     speckle = 0.16 * cut(random, "grain") + 0.22 * cut(random, "rough", random.uniform(1.0, 2.0))
     alpha = smoothstep(wet + speckle * random.uniform(0.5, 1.3), 0.0, random.uniform(0.5, 1.0))
     thin, other = tint(canvas.picture, pick(random, FILMS)), tint(canvas.picture, pick(random, FILMS))
@@ -39,8 +38,8 @@ def paint_algae(canvas: Canvas, random: Random) -> None:
         _moss(canvas, random, wet)
 
 
-def _where_water_stays(canvas: Canvas, random: Random) -> Field:
-    """How wet each pixel is: about 1 in the middle of it, 0 and less where it is dry."""
+def where_water_stays(canvas: Canvas, random: Random) -> Field:
+    """How wet each pixel is: about 1 in the middle of it, 0 and less where it is dry; a joint that leaks is painted."""
     _, y = grid()
     patch = cut(random, "broad")
     kind = random.choice(["foot", "patch", "runs", "seam"], p=[0.25, 0.35, 0.25, 0.15])

@@ -35,7 +35,8 @@ WIDTHS = {
     "efflorescence": 8.0,
     "algae": 12.0,
 }
-CHANGES = {"crack": 8.0, "spalling": 6.0}
+# Rust moves blue far and red hardly, so its average says less than the eye sees.
+CHANGES = {"crack": 8.0, "spalling": 6.0, "corrosion_stain": 7.0}
 USUAL_CHANGE = 10.0
 
 

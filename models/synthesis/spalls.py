@@ -41,9 +41,9 @@ class Bar:
 
 
 def paint_spall(canvas: Canvas, random: Random, centre: Vector | None = None, radii: Vector | None = None) -> Spall:
-    """A hole of 40 to 300 px across, cut by the border of the tile if large; its edge to the light lies in shadow."""
+    """A hole of 40 to 400 px across, cut by the border of the tile if large; its edge to the light lies in shadow."""
     if centre is None or radii is None:
-        size = math.exp(random.uniform(math.log(24.0), math.log(150.0)))
+        size = math.exp(random.uniform(math.log(24.0), math.log(200.0)))
         margin = 45.0 - 0.4 * size
         centre = (random.uniform(margin, TILE - margin), random.uniform(margin, TILE - margin))
         radii = (size, size * random.uniform(0.4, 1.0))
@@ -111,8 +111,9 @@ def paint_bars(canvas: Canvas, random: Random) -> Field:
         bars = _mat(canvas, random, centre, angle, radius)
     found = np.zeros((TILE, TILE), np.float32)
     buried = spall.inside * smoothstep(spall.depth + 0.4 * cut(random, "cloud"), 0.3, 1.6)
+    steel = _steel(random, radius, canvas.exposure)
     for bar in bars:
-        found = np.maximum(found, _paint_bar(canvas, random, bar, buried))
+        found = np.maximum(found, _paint_bar(canvas, random, bar, buried, steel))
     canvas.widen("exposed_rebar", 2.0 * radius)
     return found
 
@@ -144,14 +145,23 @@ def _mat(canvas: Canvas, random: Random, centre: Vector, angle: float, radius: f
     return bars
 
 
-def _paint_bar(canvas: Canvas, random: Random, bar: Bar, buried: Field) -> Field:
+def _steel(random: Random, radius: float, exposure: float) -> Picture:
+    """Rusted steel in an even light, flakes as large as a bar of this radius has them."""
+    zoom = max(radius / 6.0, 1.0)
+    tone = dye(1.0 + 0.1 * cut(random, "grain"), pick(random, BARS))
+    flakes = smoothstep(cut(random, "cloud", zoom) + 0.5 * cut(random, "rough"), -0.4, 1.4)
+    tone += (dye(np.ones_like(flakes), pick(random, FLAKES, 0.8, 1.15)) - tone) * rgb(flakes)
+    return tone * rgb((1.0 + 0.2 * cut(random, "rough", zoom)) * (exposure * random.uniform(0.8, 1.25)))
+
+
+def _paint_bar(canvas: Canvas, random: Random, bar: Bar, buried: Field, steel: Picture) -> Field:
     """One ribbed, rusted bar, its shadow on the broken face beside it; returns how much of each pixel it covers."""
     x, y = grid()
     along = (x - bar.centre[0]) * math.cos(bar.angle) + (y - bar.centre[1]) * math.sin(bar.angle)
     across = (y - bar.centre[1]) * math.cos(bar.angle) - (x - bar.centre[0]) * math.sin(bar.angle)
     across = across * np.float32(1.0 / bar.radius) + random.uniform(0.0, 0.12) * cut(random, "cloud", 1.5)
     period = bar.radius * random.uniform(1.1, 1.6)
-    slant = random.choice([-1.0, 1.0]) * random.uniform(0.3, 0.8) * bar.radius
+    slant = float(random.choice([-1.0, 1.0])) * random.uniform(0.3, 0.8) * bar.radius
     ribs = np.sin((along + slant * across) * np.float32(2.0 * math.pi / period))
     rib_height = random.uniform(0.3, 1.0) if bar.radius > 2.5 else 0.0
     reach = np.abs(across) - 0.08 * rib_height * ribs
@@ -161,23 +171,16 @@ def _paint_bar(canvas: Canvas, random: Random, bar: Bar, buried: Field) -> Field
     shadow = shifted(covers, (-drop * canvas.light[0], -drop * canvas.light[1]))
     dark = np.clip(soften(shadow, 0.3 * bar.radius + 0.5), 0.0, 1.0) * (buried > 0.15) * random.uniform(0.35, 0.75)
     canvas.lay_defect("spalling", dark, canvas.picture * 0.25, hides=False)
-    canvas.lay_defect(
-        "exposed_rebar", covers, _bar_face(canvas, random, bar, across, ribs * rib_height), spares="spalling"
-    )
+    face = np.clip(steel * rgb(_light_on(canvas, bar, across, ribs * rib_height)), 4.0, 250.0)
+    canvas.lay_defect("exposed_rebar", covers, face, spares="spalling")
     return covers
 
 
-def _bar_face(canvas: Canvas, random: Random, bar: Bar, across: Field, ribs: Field) -> Picture:
-    """A round bar under the light, in the browns of rust."""
+def _light_on(canvas: Canvas, bar: Bar, across: Field, ribs: Field) -> Field:
+    """How brightly each place of a round, ribbed bar is lit; `across` runs from -1 to 1 over its width."""
     round_ = np.sqrt(np.clip(1.0 - across * across, 0.0, 1.0))
     facing = canvas.light[1] * math.cos(bar.angle) - canvas.light[0] * math.sin(bar.angle)
-    light = 0.45 + 0.5 * round_ + 0.4 * facing * across + 0.3 * ribs * round_
-    light *= 1.0 + 0.2 * cut(random, "rough", max(bar.radius / 6.0, 1.0))
-    tone = tint(rgb(1.0 + 0.1 * cut(random, "grain")), pick(random, BARS))
-    flakes = smoothstep(cut(random, "cloud", max(bar.radius / 6.0, 1.0)) + 0.5 * cut(random, "rough"), -0.4, 1.4)
-    tone += (tint(rgb(np.ones((TILE, TILE), np.float32)), pick(random, FLAKES, 0.8, 1.15)) - tone) * rgb(flakes)
-    bright = canvas.exposure * random.uniform(0.8, 1.25)
-    return np.clip(tone * rgb(np.clip(light * bright, 0.1, 1.9)), 4.0, 250.0)
+    return np.clip(0.45 + 0.5 * round_ + 0.4 * facing * across + 0.3 * ribs * round_, 0.1, 1.9)
 
 
 def rust_round(canvas: Canvas, random: Random, bars: Field) -> Field:

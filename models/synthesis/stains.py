@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from models.synthesis.canvas import Canvas
@@ -14,6 +16,15 @@ RUSTS = ((0.90, 0.66, 0.42), (0.84, 0.56, 0.30), (0.74, 0.50, 0.33), (0.95, 0.80
 SOLID_RUSTS = ((186.0, 104.0, 44.0), (150.0, 84.0, 42.0), (204.0, 132.0, 62.0), (122.0, 66.0, 36.0))
 DARK_RUSTS = ((0.52, 0.28, 0.14), (0.42, 0.25, 0.17), (0.62, 0.33, 0.12))
 LIMES = ((226.0, 224.0, 218.0), (214.0, 210.0, 200.0), (220.0, 212.0, 194.0), (232.0, 234.0, 234.0))
+
+
+@dataclass(frozen=True)
+class Seep:
+    """Where lime comes out (`source`, 0 to 1), and the crack it comes from: what that covers, its width in px or 0."""
+
+    source: Field
+    line: Field
+    width: float = 0.0
 
 
 def spots(random: Random, radius: float) -> Field:
@@ -38,27 +49,25 @@ def seam(canvas: Canvas, random: Random, strength: float = 1.0) -> Field:
     return np.exp(-((away / 2.5) ** 2)) * np.clip(wet, 0.0, 1.0).astype(np.float32)
 
 
-def paint_rust(canvas: Canvas, random: Random, source: Field | None = None) -> None:
+def paint_rust(canvas: Canvas, random: Random, source: Field) -> None:
     """Rust that bleeds out round its source and runs down from it; the concrete shows through."""
-    if source is None:
-        source = _rust_source(canvas, random)
     halo = np.clip(soften(source, random.uniform(2.5, 9.0)) * random.uniform(1.0, 2.0), 0.0, 1.0)
     length = random.uniform(15.0, 90.0)
     veil = soften(run_down(random, np.maximum(halo, 0.8 * source), length, 0.35), random.uniform(2.0, 4.5))
     threads = run_down(random, source, 1.3 * length, 0.9) * smoothstep(cut(random, "streak"), -0.6, 1.4)
     alpha = np.maximum(np.maximum(0.85 * halo, veil * random.uniform(0.5, 0.9)), soften(threads, 0.8))
     alpha *= 0.9 + 0.18 * cut(random, "rough", 1.3) + 0.14 * cut(random, "streak")
-    alpha = np.clip(alpha * random.uniform(0.85, 1.1), 0.0, 1.0)
+    alpha = np.clip(alpha * random.uniform(0.95, 1.3), 0.0, 1.0)
     light, dark = tint(canvas.picture, pick(random, RUSTS)), tint(canvas.picture, pick(random, DARK_RUSTS))
     thick = np.clip(1.1 * alpha * alpha + 0.12 * cut(random, "cloud"), 0.0, 1.0)
     target = light + (dark - light) * rgb(thick)
     solid = dye(1.0 + 0.1 * cut(random, "rough"), pick(random, SOLID_RUSTS, canvas.exposure, canvas.exposure))
-    target += (solid - target) * np.float32(random.uniform(0.15, 0.5))
+    target += (solid - target) * np.float32(random.uniform(0.2, 0.55))
     canvas.lay_defect("corrosion_stain", alpha, target, hides=False)
 
 
-def _rust_source(canvas: Canvas, random: Random) -> Field:
-    """Where steel lies just below the skin: a nail, a bar's end, a leaking joint, or a whole rusty patch."""
+def rust_source(canvas: Canvas, random: Random) -> Field:
+    """Where steel lies just below the skin: a nail, a bar's end, a leaking joint (painted), or a whole rusty patch."""
     kind = random.choice(["spots", "seam", "patch", "wire"], p=[0.45, 0.2, 0.2, 0.15])
     if kind == "seam":
         return seam(canvas, random)
@@ -71,13 +80,12 @@ def _rust_source(canvas: Canvas, random: Random) -> Field:
     return spots(random, max(canvas.px(random.uniform(4.0, 18.0)), 4.0))
 
 
-def paint_lime(canvas: Canvas, random: Random) -> None:
+def paint_lime(canvas: Canvas, random: Random, seep: Seep) -> None:
     """White to grey lime: a crust where it comes out, veils and icicle-like runs below it."""
-    if canvas.exposure > 1.05:  # lime shows where the concrete is damp or dark
-        canvas.picture *= np.float32(random.uniform(0.6, 0.85))
-    source, line, width = _lime_source(canvas, random)
-    band = np.clip(soften(sway(random, source, 4.0), random.uniform(1.5, 6.0)) * random.uniform(2.0, 4.0), 0.0, 1.0)
-    lumps = 0.30 * cut(random, "rough", 1.6) + 0.22 * cut(random, "cloud")
+    band = np.clip(
+        soften(sway(random, seep.source, 4.0), random.uniform(1.5, 6.0)) * random.uniform(2.0, 4.0), 0.0, 1.0
+    )
+    lumps = 0.32 * cut(random, "rough", 1.6) + 0.34 * cut(random, "cloud")
     crust = smoothstep(band + lumps * (band > 0.02), random.uniform(0.2, 0.45), random.uniform(0.6, 0.95))
     length = random.uniform(12.0, 100.0)
     run = run_down(random, band, length, 0.8) * smoothstep(cut(random, "streak"), -1.2, 1.2)
@@ -93,21 +101,25 @@ def paint_lime(canvas: Canvas, random: Random) -> None:
         dirty = rgb(0.8 * smoothstep(cut(random, "broad", 1.3), 0.2, 1.6))
         target += (tint(target, (0.86, 0.72, 0.5)) - target) * dirty
     canvas.lay_defect("efflorescence", alpha, np.clip(target, 0.0, 252.0))
-    if width and random.random() < 0.4:
-        draw_crack(canvas, random, line, width)
+    if seep.width and random.random() < 0.4:
+        draw_crack(canvas, random, seep.line, seep.width)
 
 
-def _lime_source(canvas: Canvas, random: Random) -> tuple[Field, Field, float]:
-    """Where lime comes out; and the crack it comes from, with its width in px (0: there is none to see)."""
+def lime_source(canvas: Canvas, random: Random) -> Seep:
+    """A few spots, a leaking joint or a crack; joint and crack are painted, and very bright concrete is made damp."""
+    if canvas.exposure > 1.05:  # lime shows where the concrete is damp or dark
+        canvas.picture *= np.float32(random.uniform(0.6, 0.85))
     chance = random.random()
     if chance < 0.2:
-        return spots(random, max(canvas.px(random.uniform(5.0, 25.0)), 5.0)), np.zeros(0), 0.0
+        found = spots(random, max(canvas.px(random.uniform(5.0, 25.0)), 5.0))
+        return Seep(found, found)
     if chance < 0.4:
-        return seam(canvas, random), np.zeros(0), 0.0
+        found = seam(canvas, random)
+        return Seep(found, found)
     width = random.uniform(0.8, 2.5)
     line = coverage(crack_lines(random, width))
     seen = random.random() < 0.6
     if seen:
         draw_crack(canvas, random, line, width)
     wet = smoothstep(cut(random, "broad", 1.2), -1.3, 0.3)
-    return np.clip(2.0 * line, 0.0, 1.0) * wet, line, width if seen else 0.0
+    return Seep(np.clip(2.0 * line, 0.0, 1.0) * wet, line, width if seen else 0.0)
