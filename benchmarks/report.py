@@ -14,6 +14,7 @@ from benchmarks.latency import LatencyResult
 from benchmarks.memory import MemoryResult
 from benchmarks.pipeline import PipelineResult
 from benchmarks.runner import Measured
+from models.bench import EngineResult
 from stream.errors import Misuse
 
 T = TypeVar("T")
@@ -163,12 +164,31 @@ def _memory(runs: Runs) -> str:
     return _table((*head, "last quarter / first"), rows)
 
 
+def _engine(runs: Runs) -> str:
+    rows = [
+        (
+            f"`{name}`",
+            one.engine,
+            one.precision,
+            str(one.batch),
+            f"{one.tiles_per_second:.1f} ({min(one.rounds):.1f}–{max(one.rounds):.1f})",
+            f"{one.megapixels_per_second:.1f}",
+            "" if one.over_f32 is None else f"{one.over_f32:.2f}",
+            "passed" if one.passed else one.why_not,
+        )
+        for name, one in _of(runs, "engine", EngineResult)
+    ]
+    head = ("file", "engine", "precision", "batch", "tiles/s", "MP/s", "over OpenVINO f32", "gate")
+    return _table(head, rows)
+
+
 TABLES: Mapping[str, Callable[[Runs], str]] = {
     "pipeline": _pipeline,
     "stages": _stages,
     "ingest": _ingest,
     "latency": _latency,
     "memory": _memory,
+    "engine": _engine,
 }
 
 

@@ -1,76 +1,182 @@
-"""Compares ways to run a release on this machine: interleaved rounds, medians, tiles per second."""
+"""Every engine and precision of a release beside each other: what the gate says of it, and its tiles per second."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import sys
-from collections.abc import Callable
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
-from models.engines.autopilot import measure
-from models.engines.openvino import OpenVinoEngine, OpenVinoOptions
-from models.engines.protocol import Engine
-from models.release import CHAMPION, Release, default_store
+import msgspec
 
-TILES = 256  # per call: about a photo of 16 megapixels, and whole requests of every batch size
+from models.engines.gate import Evidence, Verdict, judge
+from models.engines.onnxruntime import OnnxRuntimeEngine
+from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
+from models.engines.processor import cores, cpu_model
+from models.engines.protocol import Engine, EngineError
+from models.engines.trial import evidence, median, rates, score_tiles
+from models.release import Release
+
+PACKAGES = ("openvino", "onnxruntime", "torch", "numpy")
 
 
-def contestants(release: Release, cores: int) -> dict[str, Callable[[], Engine]]:
-    """Name of a setting -> how to open it; PyTorch takes part where it is installed."""
-    named: dict[str, Callable[[], Engine]] = {}
-    for precision in ("f32", "bf16"):
-        for batch in (1, 4, 8, 16, 32):
-            for streams in sorted({1, cores}):
-                options = OpenVinoOptions(precision=precision, streams=streams, batch_sizes=tuple(sorted({1, batch})))
-                named[f"openvino {precision} batch {batch} x {streams} streams"] = _openvino(release, options)
-        pinned = OpenVinoOptions(precision=precision, streams=cores, batch_sizes=(1, 16), pin_threads=True)
-        named[f"openvino {precision} batch 16 x {cores} streams, pinned"] = _openvino(release, pinned)
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine in one precision against the float32 reference; `failed` says why it did not even run."""
+
+    engine: str
+    precision: str
+    verdict: Verdict | None = None
+    failed: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may serve."""
+        return self.verdict is not None and self.verdict.passed
+
+    @property
+    def why_not(self) -> str:
+        """In one line; empty if it passed."""
+        return self.failed or "; ".join(self.verdict.reasons if self.verdict else ())
+
+
+class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The speed of one engine in one precision with requests of `batch` tiles.
+
+    `megapixels_per_second` of tiles, `over_f32` the median of the rounds' own ratios to OpenVINO in float32 with the
+    same batch, `rounds` tiles per second of each round, `passed` the gate's word.
+    """
+
+    engine: str
+    precision: str
+    batch: int
+    cores: int
+    tiles_per_second: float
+    megapixels_per_second: float
+    over_f32: float | None
+    rounds: tuple[float, ...]
+    passed: bool
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: `only` engines whose `name precision` holds these words, in requests of `batches` tiles."""
+
+    threads: int | None = None
+    batches: tuple[int, ...] = (1, 4, 16)
+    seconds: float = 1.0
+    rounds: int = 5
+    only: str = ""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to run a release, and how to open it; `batch` is how many tiles a request of it holds."""
+
+    engine: str
+    precision: str
+    batch: int
+    open: Callable[[], Engine]
+
+
+def contestants(release: Release, threads: int | None, batches: Sequence[int]) -> Iterator[Contestant]:
+    """OpenVINO in every precision and batch; ONNX Runtime and PyTorch as they are, where they are installed."""
+
+    def openvino(precision: Precision, batch: int) -> Callable[[], Engine]:
+        options = OpenVinoOptions(precision=precision, streams=threads, batch_sizes=tuple(sorted({1, batch})))
+        return lambda: OpenVinoEngine(release, options)
+
+    for precision in PRECISIONS:
+        for batch in batches:
+            yield Contestant("openvino", precision, batch, openvino(precision, batch))
+    if find_spec("onnxruntime"):
+        yield Contestant("onnxruntime", "f32", 4, lambda: OnnxRuntimeEngine(release, "f32", threads))
+        yield Contestant("onnxruntime", "int8", 4, lambda: OnnxRuntimeEngine(release, "int8", threads))
     if find_spec("torch") and find_spec("timm"):
-        named[f"torch f32 batch 16, {cores} threads"] = lambda: _torch(release, cores)
-    return named
+        yield Contestant("torch", "f32", 16, lambda: _torch(release, threads))
 
 
-def _openvino(release: Release, options: OpenVinoOptions) -> Callable[[], Engine]:
-    return lambda: OpenVinoEngine(release, options)
+def check(release: Release, threads: int | None = None) -> list[Checked]:
+    """What the gate says of every engine and precision that there is."""
+    seen = evidence(release)
+    return [_checked(one, release, seen) for one in contestants(release, threads, (4,))]
 
 
-def _torch(release: Release, cores: int) -> Engine:
+def bench(release: Release, plan: Plan) -> list[EngineResult]:
+    """Interleaved rounds of every contestant that opens; raises EngineError if none does."""
+    chosen = [one for one in contestants(release, plan.threads, plan.batches) if plan.only in _name(one)]
+    seen, verdicts = evidence(release), dict[str, Checked]()
+    for one in chosen:
+        if _name(one) not in verdicts:
+            verdicts[_name(one)] = _checked(one, release, seen)
+    running = [one for one in chosen if not verdicts[_name(one)].failed]
+    if not running:
+        raise EngineError(f"{release.id}: nothing to measure ({'; '.join(one.failed for one in verdicts.values())})")
+    engines = {f"{_name(one)} {one.batch}": one.open() for one in running}
+    measured = rates(engines, plan.seconds, plan.rounds)
+    for engine in engines.values():
+        engine.close()
+    return [_result(one, measured, verdicts[_name(one)], release.tile_size, plan.threads or cores()) for one in running]
+
+
+def environment() -> dict[str, Any]:
+    """What a figure means nothing without: processor, cores, load, versions."""
+    return {
+        "processor": cpu_model(),
+        "cores": cores(),
+        "load_1m": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _result(
+    one: Contestant, measured: dict[str, tuple[float, ...]], verdict: Checked, tile_size: int, used: int
+) -> EngineResult:
+    found = measured[f"{_name(one)} {one.batch}"]
+    base = measured.get(f"openvino f32 {one.batch}")
+    speed = median(found)
+    return EngineResult(
+        engine=one.engine,
+        precision=one.precision,
+        batch=one.batch,
+        cores=used,
+        tiles_per_second=speed,
+        megapixels_per_second=round(speed * tile_size**2 / 1e6, 2),
+        over_f32=None if base is None else median([a / b for a, b in zip(found, base, strict=True)], 2),
+        rounds=tuple(round(value, 1) for value in found),
+        passed=verdict.passed,
+        why_not=verdict.why_not,
+    )
+
+
+def _checked(one: Contestant, release: Release, seen: Evidence) -> Checked:
+    """A contestant that fails is a row with its reason; the others are measured all the same."""
+    try:
+        engine = one.open()
+        found = score_tiles(engine, seen.tiles).probabilities
+        engine.close()
+    except EngineError as error:
+        return Checked(engine=one.engine, precision=one.precision, failed=str(error))
+    verdict = judge(found, seen, release.classes, one.precision)
+    return Checked(engine=one.engine, precision=one.precision, verdict=verdict)
+
+
+def _name(one: Contestant) -> str:
+    return f"{one.engine} {one.precision}"
+
+
+def _torch(release: Release, threads: int | None) -> Engine:
     from models.engines.torch import TorchEngine
 
-    return TorchEngine(release, cores)
+    return TorchEngine(release, threads)
 
 
-def compare(release: Release, cores: int, seconds: float, rounds: int, words: str = "") -> dict[str, list[float]]:
-    """Tiles per second of each setting whose name holds `words`, round by round.
-
-    Every round measures every setting once, so that a neighbour's load falls on all of them.
-    """
-    chosen = {name: opened for name, opened in contestants(release, cores).items() if words in name}
-    found: dict[str, list[float]] = {name: [] for name in chosen}
-    for _ in range(rounds):
-        for name, opened in chosen.items():
-            engine = opened()
-            found[name].append(measure(engine, seconds, TILES))
-            engine.close()
-    return found
-
-
-def main() -> None:
-    """Print tiles per second of every setting, the median of the rounds first."""
-    parser = argparse.ArgumentParser(prog="python -m models.bench", description=main.__doc__)
-    parser.add_argument("--release", default=CHAMPION)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="settings whose name holds these words")
-    options = parser.parse_args()
-    release = default_store().open(options.release)
-    found = compare(release, options.cores, options.seconds, options.rounds, options.only)
-    for name, rates in sorted(found.items(), key=lambda item: -statistics.median(item[1])):
-        rounds = ", ".join(f"{rate:.0f}" for rate in rates)
-        sys.stdout.write(f"{statistics.median(rates):7.1f}  {name}  ({rounds})\n")
-
-
-if __name__ == "__main__":
-    main()
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.engines.autopilot import cpu_flags
+from models.engines.processor import cpu_flags
 from stream.config import Config
 from stream.errors import SpanwatchError
 

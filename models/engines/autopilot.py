@@ -1,141 +1,217 @@
-"""Opens the fastest engine that this machine has and that agrees with the reference; says what it chose and why."""
+"""Opens the fastest engine that this machine has and that decides as the reference does; says what it chose and why."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.engines.openvino import OpenVinoEngine, OpenVinoOptions, Precision
-from models.engines.protocol import Engine, EngineError, Scores, Tile
-from models.release import GOLDEN_FILE, Release
+from models.engines.choices import Choice, Trial, default_folder, read_choice, this_machine, write_choice
+from models.engines.gate import Verdict, judge
+from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
+from models.engines.processor import has_bf16
+from models.engines.protocol import Engine, EngineError
+from models.engines.trial import evidence, golden, median, rates, score_tiles
+from models.release import INT8_FILE, Release
+from models.releases.disk import locked
 
 log = logging.getLogger(__name__)
 
 
-class Tolerance(NamedTuple):
-    """How far an engine may be from the float32 reference on the golden tiles, over the trained classes.
+class Pace(NamedTuple):
+    """How long a measurement takes: rounds, and seconds of each round for each candidate.
 
-    `largest` and `mean` are differences of a probability; `same_calls` is the share of the yes-or-no calls at the
-    `high` thresholds that must be the reference's.
+    The defaults are what a worker does by itself: with the gate's tiles about fifteen seconds on two cores.
     """
 
-    largest: float
-    mean: float
-    same_calls: float
+    rounds: int = 3
+    seconds: float = 0.4
 
 
-# f32 differs by the order of additions only. bfloat16 keeps 8 bits of each number, and the stem rounds 33 times in a
-# row: a probability moves by a hundredth on average, one that stands in the middle by up to 0.3, both ways. On the test
-# tiles of the shipped release 99 % of the calls or more stay the same for every class and no area under the ROC curve
-# falls by more than 0.004 (models/README.md). A release that it hurts much more than this runs in float32.
-TOLERANCE = {"f32": Tolerance(0.002, 0.0005, 0.97), "bf16": Tolerance(0.35, 0.015, 0.97)}
-
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How close an engine comes to the reference on the golden tiles, over the trained classes."""
-
-    tiles: int
-    largest: float
-    mean: float
-    same_calls: float
-
-    def fits(self, precision: str) -> bool:
-        """Whether that is close enough for the precision; a difference that is not a number never is."""
-        allowed = TOLERANCE[precision]
-        close = self.largest <= allowed.largest and self.mean <= allowed.mean
-        return close and self.same_calls >= allowed.same_calls
+QUICK = Pace()
 
 
 def open_engine(
-    release: Release, precision: Literal["auto", "f32", "bf16"] = "auto", threads: int | None = None
+    release: Release,
+    precision: Literal["auto", "f32", "bf16", "int8"] = "auto",
+    threads: int | None = None,
+    folder: Path | None = None,
 ) -> Engine:
     """Open a verified release; `threads` is the number of cores to use (None: all this process may use).
 
-    `auto` is bf16 where the CPU multiplies bfloat16 and the golden tiles agree, else f32. Raises EngineError if the
-    precision asked for (or f32) is not to be had, or does not agree with the reference.
+    `auto` is the fastest precision that passes the gate (models/engines/gate.py), measured once on this machine and
+    remembered in `folder` (None: the user's cache). Raises EngineError if the precision asked for, or any with `auto`,
+    is not to be had or does not compute what the golden tiles say.
     """
     if precision != "auto":
-        return _opened(release, precision, threads, "it was asked for")
-    if not BF16_FLAGS & cpu_flags():
-        return _opened(release, "f32", threads, "the CPU has no bfloat16 arithmetic")
+        return _opened(release, precision, threads)
+    where = folder or default_folder()
+    choice = choose(release, threads, where)
     try:
-        return _opened(release, "bf16", threads, "the CPU has bfloat16 arithmetic")
+        engine = _opened(release, choice.precision, threads)
     except EngineError as error:
-        return _opened(release, "f32", threads, f"bf16 does not do: {error}")
-
-
-def _opened(release: Release, precision: Precision, threads: int | None, why: str) -> Engine:
-    engine = OpenVinoEngine(release, OpenVinoOptions(precision=precision, streams=threads))
-    parity = compare_with_golden(engine, release)
-    if not parity.fits(precision):
-        engine.close()
-        raise EngineError(
-            f"{release.id} in {precision}: probabilities differ from the reference by {parity.mean:.4f} on average and "
-            f"{parity.largest:.4f} at most, {parity.same_calls:.1%} of the calls are the same"
-        )
+        log.warning("engine remembered precision=%s fails=%r; measuring again", choice.precision, str(error))
+        choice = build(release, threads, where)
+        engine = _opened(release, choice.precision, threads)
     log.info(
-        "engine open release=%s precision=%s largest_difference=%.4f mean_difference=%.4f same_calls=%.3f why=%r",
+        "engine chosen release=%s precision=%s tiles_per_second=%.0f why=%r",
         release.id,
-        precision,
-        parity.largest,
-        parity.mean,
-        parity.same_calls,
-        why,
+        choice.precision,
+        choice.tiles_per_second,
+        choice.why,
     )
     return engine
 
 
-def compare_with_golden(engine: Engine, release: Release) -> Parity:
-    """Run the release's golden tiles and compare with the float32 probabilities stored beside them."""
-    with np.load(release.path(GOLDEN_FILE)) as golden:
-        pixels, expected = golden["tiles"], golden["probabilities"]
-    found = score_tiles(engine, pixels).probabilities
-    trained = np.asarray(release.trained)
-    high = np.array([one.high if one.high is not None else 0.5 for one in release.classes])
-    difference = np.abs(found - expected)[:, trained]
-    same = ((found >= high) == (expected >= high))[:, trained]
-    if difference.size == 0:
-        return Parity(len(pixels), 0.0, 0.0, 1.0)
-    return Parity(len(pixels), float(difference.max()), float(difference.mean()), float(same.mean()))
+def choose(release: Release, threads: int | None = None, folder: Path | None = None) -> Choice:
+    """The choice of an earlier measurement, or of one made now; processes that start together measure once.
+
+    Raises EngineError if no precision passes the gate.
+    """
+    where = folder or default_folder()
+    machine = this_machine(release, threads)
+    with _locked(where) as writable:
+        choice = read_choice(where, machine)
+        if choice is None:
+            log.info("engine measuring release=%s cores=%d: once, it takes some seconds", release.id, machine.cores)
+            choice = _measured(release, threads, QUICK)
+            if writable:
+                _keep(where, choice)
+    return choice
 
 
-def score_tiles(engine: Engine, pixels: NDArray[np.uint8]) -> Scores:
-    """Scores of loose tiles, uint8[n, size, size, 3]: each is admitted as a picture of its own."""
-    images = [engine.admit(tile) for tile in pixels]
-    scores = engine.infer([Tile(image, 0, 0) for image in images])
-    for image in images:
-        engine.evict(image)
-    return scores
+def build(
+    release: Release,
+    threads: int | None = None,
+    folder: Path | None = None,
+    pace: Pace = QUICK,
+) -> Choice:
+    """Measure every precision on this machine, take the fastest that passes the gate, and remember it.
+
+    Raises EngineError if none passes.
+    """
+    where = folder or default_folder()
+    with _locked(where) as writable:
+        choice = _measured(release, threads, pace)
+        if writable:
+            _keep(where, choice)
+    return choice
 
 
-def measure(engine: Engine, seconds: float = 3.0, tiles: int = 64) -> float:
-    """Tiles per second of calls of `tiles` tiles each, after one call to warm up; for at least that many seconds."""
-    side = engine.tile_size
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side * 8, 3), dtype=np.uint8)
-    image = engine.admit(pixels)
-    batch = [Tile(image, 0, (number % 57) * (side // 8)) for number in range(tiles)]
-    engine.infer(batch)
-    done, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < seconds or done == 0:
-        engine.infer(batch)
-        done += tiles
-    engine.evict(image)
-    return done / spent
+def try_all(release: Release, threads: int | None = None, pace: Pace = QUICK) -> list[Trial]:
+    """Each precision's speed and verdict; one that cannot be opened or run keeps the reason in its record."""
+    known, all_known = golden(release), evidence(release)
+    trials: dict[Precision, Trial] = {}
+    engines: dict[str, Engine] = {}
+    for precision in PRECISIONS:
+        try:
+            if obstacle := _obstacle(release, precision):
+                raise EngineError(obstacle)
+            engine: Engine = OpenVinoEngine(release, OpenVinoOptions(precision=precision, streams=threads))
+            # Float32 against float32 differs in the last digits or is wrong everywhere: a few tiles tell.
+            seen = known if precision == "f32" else all_known
+            found = score_tiles(engine, seen.tiles).probabilities
+            trials[precision] = Trial(precision=precision, verdict=judge(found, seen, release.classes, precision))
+            engines[precision] = engine
+        except EngineError as error:
+            trials[precision] = Trial(precision=precision, failed=str(error))
+    measured = rates(engines, pace.seconds, pace.rounds)
+    for opened in engines.values():
+        opened.close()
+    return [
+        Trial(precision=name, tiles_per_second=median(measured[name]), verdict=one.verdict) if name in measured else one
+        for name, one in trials.items()
+    ]
 
 
-def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the first CPU of this machine can do, in Linux's words; empty where Linux does not say."""
+def fastest(trials: Sequence[Trial]) -> Trial | None:
+    """Of those that pass the gate; None if none does."""
+    passed = [one for one in trials if one.passed and one.tiles_per_second is not None]
+    return max(passed, key=lambda one: one.tiles_per_second or 0.0, default=None)
+
+
+def explain(best: Trial, trials: Sequence[Trial]) -> str:
+    """Why this one and not the others, in one line."""
+    words = [f"{best.tiles_per_second:.0f} tiles/s and the gate passed"]
+    for one in trials:
+        if one.precision == best.precision:
+            continue
+        speed = "" if one.tiles_per_second is None else f" with {one.tiles_per_second:.0f}"
+        words.append(f"{one.precision}{speed}: {one.why_not or 'slower'}")
+    return "; ".join(words)
+
+
+def _obstacle(release: Release, precision: Precision) -> str | None:
+    """What is known without trying."""
+    if precision == "bf16" and not has_bf16():
+        return "the CPU has no bfloat16 arithmetic"
+    if precision == "int8" and INT8_FILE not in release.files:
+        return f"the release holds no {INT8_FILE}"
+    return None
+
+
+def _measured(release: Release, threads: int | None, pace: Pace) -> Choice:
+    tried = try_all(release, threads, pace)
+    best = fastest(tried)
+    if best is None:
+        said = "; ".join(f"{one.precision}: {one.why_not}" for one in tried)
+        raise EngineError(f"{release.id}: no precision passes the gate on this machine ({said})")
+    return Choice(
+        machine=this_machine(release, threads),
+        release=release.id,
+        precision=best.precision,
+        tiles_per_second=best.tiles_per_second or 0.0,
+        why=explain(best, tried),
+        trials=tuple(tried),
+    )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """One process at a time measures, or all would measure each other; False where nothing can be written."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except OSError as error:
+            log.warning("engine measurement cannot be kept folder=%s reason=%r", folder, str(error))
+            yield False
+            return
+        yield True
+
+
+def _keep(folder: Path, choice: Choice) -> None:
     try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return next((frozenset(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), frozenset())
+        write_choice(folder, choice)
+    except OSError as error:
+        log.warning("engine measurement cannot be kept folder=%s reason=%r", folder, str(error))
+
+
+def _opened(release: Release, precision: Precision, threads: int | None) -> Engine:
+    engine = OpenVinoEngine(release, OpenVinoOptions(precision=precision, streams=threads))
+    try:
+        verdict = compare_with_golden(engine, release)
+        if not verdict.sane:
+            raise EngineError(
+                f"{release.id} in {precision}: probabilities differ from the reference by {verdict.mean:.4f} on "
+                f"average and {verdict.largest:.4f} at most, {verdict.agreement:.1%} of the decisions are the same"
+            )
+    except EngineError:
+        engine.close()
+        raise
+    log.info(
+        "engine open release=%s precision=%s largest_difference=%.4f mean_difference=%.4f agreement=%.3f",
+        release.id,
+        precision,
+        verdict.largest,
+        verdict.mean,
+        verdict.agreement,
+    )
+    return engine
+
+
+def compare_with_golden(engine: Engine, release: Release) -> Verdict:
+    """Run the release's golden tiles and compare with the float32 probabilities stored beside them."""
+    known = golden(release)
+    return judge(score_tiles(engine, known.tiles).probabilities, known, release.classes, engine.precision)

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.engines.processor import cores, has_bf16
 from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image, gather
-from models.release import MODEL_FILE, Release
+from models.release import INT8_FILE, MODEL_FILE, Release, ReleaseError
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
 
-# The layers that do the arithmetic. If these run in the precision asked for, the engine does.
+# The layers that do the arithmetic. If enough of these run in the precision asked for, the engine does. Of an int8
+# network the depthwise layers and the head stay behind on purpose (models/quantize.py).
 WEIGHTY_LAYERS = ("Convolution", "FullyConnected", "MatMul")
+LEAST_SHARE: dict[Precision, float] = {"f32": 0.9, "bf16": 0.9, "int8": 0.5}
+RUNTIME_NAMES: dict[Precision, frozenset[str]] = {
+    "f32": frozenset({"f32"}),
+    "bf16": frozenset({"bf16"}),
+    "int8": frozenset({"i8", "u8"}),
+}
+
+AT_ONCE = 16  # tiles per call of a loose file: what a call holds in memory grows with them
 
 
 @dataclass(frozen=True)
 class OpenVinoOptions:
     """How to run; the defaults are what measured best (see models/README.md).
 
+    `int8` takes the release's quantised file; what is not quantised in it runs in bf16 where the CPU can, else in f32.
     `streams` is how many requests run at the same time, each on one thread; None is one per core this process may use.
     `batch_sizes` are the compiled shapes, ascending and from 1: a call is cut into the largest that still fit, and
     nothing is padded.
@@ -46,7 +58,7 @@ class _Shape:
 
 
 class OpenVinoEngine:
-    """Runs a release's ONNX file on the CPU; see models/engines/protocol.py for the promises."""
+    """Runs a release's ONNX files on the CPU; see models/engines/protocol.py for the promises."""
 
     def __init__(self, release: Release, options: OpenVinoOptions | None = None) -> None:
         self.options = options or OpenVinoOptions()
@@ -56,7 +68,7 @@ class OpenVinoEngine:
                 f"batch sizes {self.options.batch_sizes} do not add up to every number of tiles without 1"
             )
         self._ov: Any = _import_openvino()
-        streams = self.options.streams or len(os.sched_getaffinity(0))
+        streams = self.options.streams or cores()
         self._shapes = {size: self._compile(size, streams) for size in self.options.batch_sizes}
 
     @property
@@ -141,20 +153,25 @@ class OpenVinoEngine:
         ov = self._ov
         core = ov.Core()
         side = self.tile_size
-        model = core.read_model(str(self._release.path(MODEL_FILE)))
-        model.reshape([size, side, side, 3])
-        precision = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[self.options.precision]
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,
-                "NUM_STREAMS": streams,
-                "INFERENCE_NUM_THREADS": streams,
-                "ENABLE_CPU_PINNING": self.options.pin_threads,
-                "EXECUTION_MODE_HINT": "ACCURACY" if self.options.precision == "f32" else "PERFORMANCE",
-            },
-        )
+        precision = self.options.precision
+        in_bf16 = precision == "bf16" or (precision == "int8" and has_bf16())
+        try:
+            file = self._release.path(INT8_FILE if precision == "int8" else MODEL_FILE)
+            model = core.read_model(str(file))
+            model.reshape([size, side, side, 3])
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": ov.Type.bf16 if in_bf16 else ov.Type.f32,
+                    "NUM_STREAMS": streams,
+                    "INFERENCE_NUM_THREADS": streams,
+                    "ENABLE_CPU_PINNING": self.options.pin_threads,
+                    "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
+                },
+            )
+        except (ReleaseError, RuntimeError) as error:
+            raise EngineError(f"{self.release} in {precision}: {error}") from error
         self._check_precision(compiled)
         # Twice as many requests as streams: one runs while the next one already waits, filled.
         requests = ov.AsyncInferQueue(compiled, 2 * streams)
@@ -165,16 +182,15 @@ class OpenVinoEngine:
 
     def _check_precision(self, compiled: Any) -> None:
         """A hint is only a hint: a CPU without bfloat16 would run float32 and say nothing."""
+        asked = self.options.precision
         used = [
             info["runtimePrecision"].astype(str)
             for info in (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops())
             if info["layerType"].astype(str) in WEIGHTY_LAYERS
         ]
-        share = used.count(self.options.precision) / max(1, len(used))
-        if share < 0.9:
-            raise EngineError(
-                f"{self.release}: {self.options.precision} asked for, but only {share:.0%} of {len(used)} layers use it"
-            )
+        share = sum(name in RUNTIME_NAMES[asked] for name in used) / max(1, len(used))
+        if share < LEAST_SHARE[asked]:
+            raise EngineError(f"{self.release}: {asked} asked for, but only {share:.0%} of {len(used)} layers use it")
 
 
 def _collect(shape: _Shape, number: int, scores: Scores) -> None:
@@ -183,7 +199,8 @@ def _collect(shape: _Shape, number: int, scores: Scores) -> None:
     if rows is not None:
         request = shape.requests[number]
         scores.probabilities[rows] = request.get_output_tensor(0).data
-        scores.embeddings[rows] = request.get_output_tensor(1).data
+        if scores.embeddings.shape[1]:  # a model made elsewhere may have none
+            scores.embeddings[rows] = request.get_output_tensor(1).data
 
 
 def _cut(count: int, sizes: Sequence[int]) -> Iterator[slice]:
@@ -205,6 +222,59 @@ def _import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+class Port(NamedTuple):
+    """An input or output of a graph: `kind` as OpenVINO names it (`u8`, `f32`), None in `shape` where any size goes."""
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+
+
+class Graph(NamedTuple):
+    """What goes into a model file and what comes out, in its order."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def read_graph(path: Path) -> Graph:
+    """What a model file made elsewhere takes and gives; raises EngineError if OpenVINO cannot read it."""
+    try:
+        model = _import_openvino().Core().read_model(str(path))
+    except RuntimeError as error:
+        raise EngineError(f"no ONNX model that OpenVINO reads, in one file ({_reason(error)})") from error
+    return Graph(tuple(map(_port, model.inputs)), tuple(map(_port, model.outputs)))
+
+
+def run_graph(path: Path, tiles: Pixels, hint: Literal["f32", "bf16"] = "f32") -> tuple[NDArray[np.float32], ...]:
+    """Every output of a model file for uint8[n, size, size, 3]; raises EngineError if it does not run.
+
+    `hint` is what everything runs in that the file leaves open; a quantised layer stays quantised.
+    """
+    ov = _import_openvino()
+    hints = {
+        "INFERENCE_PRECISION_HINT": ov.Type.bf16 if hint == "bf16" else ov.Type.f32,
+        "EXECUTION_MODE_HINT": "ACCURACY" if hint == "f32" else "PERFORMANCE",
+    }
+    try:
+        compiled = ov.Core().compile_model(str(path), "CPU", hints)
+        parts = [compiled(tiles[start : start + AT_ONCE]) for start in range(0, len(tiles), AT_ONCE)]
+    except RuntimeError as error:
+        raise EngineError(f"{path.name}: {_reason(error)}") from error
+    count = len(compiled.outputs)
+    return tuple(np.concatenate([np.asarray(part[i], dtype=np.float32) for part in parts]) for i in range(count))
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says at the end, without the places in its own source code that it puts in front."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
+def _port(one: Any) -> Port:
+    shape = tuple(None if size.is_dynamic else int(size.get_length()) for size in one.partial_shape)
+    return Port(one.any_name if one.names else "", one.element_type.get_type_name(), shape)
 
 
 def run_file(path: Path, tiles: Pixels) -> Scores:

@@ -7,7 +7,24 @@ from typing import Annotated
 import typer
 
 import stream
-from stream.cli import alerts, bench, dead, doctor, findings, gc, release, results, run, topics, upload, worker
+from stream.cli import (
+    alerts,
+    bench,
+    data,
+    dead,
+    doctor,
+    engine,
+    evaluate,
+    findings,
+    gc,
+    release,
+    results,
+    run,
+    topics,
+    train,
+    upload,
+    worker,
+)
 
 app = typer.Typer(
     name="spanwatch",
@@ -33,11 +50,16 @@ app.command("site")(worker.site)
 app.command("results")(results.results)
 app.command("doctor")(doctor.doctor)
 app.command("gc")(gc.gc)
+app.command("evaluate")(evaluate.evaluate)
+app.command("pretrain")(train.pretrain)
+app.command("train")(train.train)
 app.add_typer(upload.upload_app, name="upload")
 app.add_typer(alerts.alerts_app, name="alerts")
 app.add_typer(dead.dead_app, name="dead")
 app.add_typer(topics.topics_app, name="topics")
 app.add_typer(release.release_app, name="release")
+app.add_typer(engine.engine_app, name="engine")
+app.add_typer(data.data_app, name="data")
 app.add_typer(bench.bench_app, name="bench")
 
 

@@ -46,20 +46,23 @@ def judge_of(release: Release, precision: str) -> Judge:
     return Judge(release.id, precision, rules)
 
 
-def precision_of(name: str) -> Literal["auto", "f32", "bf16"]:
+def precision_of(name: str) -> Literal["auto", "f32", "bf16", "int8"]:
     """The configured precision.
 
     Raises:
-        Misuse: not one of the three.
+        Misuse: not one of the four.
     """
     match name:
-        case "auto" | "f32" | "bf16":
+        case "auto" | "f32" | "bf16" | "int8":
             return name
-    raise Misuse(f"engine.precision is auto, f32 or bf16, not {name!r}")
+    raise Misuse(f"engine.precision is auto, f32, bf16 or int8, not {name!r}")
 
 
 def start_engine(section: EngineSection) -> tuple[Engine, Judge]:
-    """Load the release into the engine that suits this processor. Takes a second or two."""
+    """Load the release into the engine that suits this processor.
+
+    Takes a second or two; the first time on a machine, with `auto`, some more, to measure which precision that is.
+    """
     release = open_release(section)
     try:
         engine = open_engine(release, precision_of(section.precision), section.threads or None)

@@ -27,6 +27,11 @@ COMMANDS = {
     "gc",
     "topics",
     "bench",
+    "data",
+    "evaluate",
+    "pretrain",
+    "train",
+    "engine",
 }
 
 
