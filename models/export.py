@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from models.engines.openvino import run_file
 from models.release import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE
+from models.snapping import snap_to_bf16
 from models.vit import DefectNetwork
 
 # The first opset with LayerNormalization as one node; taken apart, it overflows in half precision on some hardware.
@@ -29,11 +30,16 @@ class ExportError(Exception):
     """An export that does not compute what the network computes."""
 
 
-def round_weights(network: DefectNetwork) -> DefectNetwork:
-    """A copy with folded preprocessing whose large weights half precision can hold: it is exported bit for bit."""
+def round_weights(network: DefectNetwork, tiles: NDArray[np.uint8] | None = None) -> DefectNetwork:
+    """A copy with folded preprocessing whose large weights half precision can hold: it is exported bit for bit.
+
+    With `tiles` (real ones, uint8[n, size, size, 3]) its convolutions are moved onto numbers that bfloat16 holds too.
+    """
     rounded: DefectNetwork = copy.deepcopy(network)
     rounded.eval()
     rounded.fold_preprocessing(True)
+    if tiles is not None:
+        snap_to_bf16(rounded, tiles)
     with torch.no_grad():
         for tensor in rounded.state_dict().values():
             if _halved(tensor):

@@ -42,7 +42,8 @@ from models.thresholds import Choice, choose
 from models.vit import DefectNetwork
 
 GOLDEN_TILES = 24
-EVALUATION_TILES = 300
+EVALUATION_TILES = 600
+SNAPPING_TILES = 100
 QUANTIZING_TILES = 300
 # A tile nobody labelled for a class counts as one without it: in calibration as much as in training, and for the same
 # reason; for thresholds more, because on a site a defect is rarer than among photos that were taken because of it.
@@ -83,7 +84,7 @@ def publish(network: DefectNetwork, parts: Parts, order: Order) -> Release:
     Calibration and thresholds come from the validation part, every figure of the card from the test part, measured on
     the files that are shipped; the numbers of the int8 file from training tiles.
     """
-    rounded = round_weights(network)
+    rounded = round_weights(network, read_tiles(some_of(parts.train, SNAPPING_TILES), network.shape.tile_size))
     classes = calibrated(rounded, parts, order.taxonomy)
     with tempfile.TemporaryDirectory(prefix="spanwatch-release-") as name:
         folder = Path(name)
@@ -102,13 +103,13 @@ def publish(network: DefectNetwork, parts: Parts, order: Order) -> Release:
 
 def publish_base(network: DefectNetwork, images: Sequence[Path], order: Order) -> Release:
     """Write a release that has learned no class: for `train --base`, and for whoever wants its embeddings."""
-    rounded = round_weights(network)
     unlabelled = Manifest(
         order.taxonomy.names,
         tuple(images),
         tuple(path.stem for path in images),
         np.full((len(images), len(order.taxonomy.names)), np.nan, dtype=np.float32),
     )
+    rounded = round_weights(network, read_tiles(some_of(unlabelled, SNAPPING_TILES), network.shape.tile_size))
     with tempfile.TemporaryDirectory(prefix="spanwatch-release-") as name:
         _write_models(rounded, Path(name), unlabelled, some_of(unlabelled, GOLDEN_TILES))
         facts = _facts(order, rounded, defects_to_classes(order.taxonomy))

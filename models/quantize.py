@@ -31,7 +31,7 @@ from models.quantizing.rounding import round_weights
 from models.quantizing.samples import Samples, sample_inputs
 
 CALIBRATION_STEP = 4  # tiles whose activations are held at once
-FINEST_STRIDE = 4  # pixels a cell, of the finest maps that are quantised
+FINEST_STRIDE = 8  # pixels a cell, of the finest maps that are quantised
 SURE = 1e-6  # a probability nearer to 0 or 1 than this says nothing about a shift
 
 

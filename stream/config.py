@@ -111,7 +111,7 @@ class EngineSection(Section, frozen=True, kw_only=True):
     trusted_keys: str | None = None
     """Folder of public keys (`*.pub.pem`) whose releases run here, beside the keys that ship; None: only those."""
     precision: str = "auto"
-    """`auto` takes bf16 where the processor has it and the golden tiles agree, else f32."""
+    """`auto` takes the fastest of f32, bf16 and int8 that passes the gate on this machine (spanwatch engine build)."""
     threads: int = 0
     """Cores for inference; 0: all."""
 

@@ -26,7 +26,7 @@ README = Path("benchmarks/README.md")
 PhotosOption = Annotated[Path, typer.Option(help="Folder of photos.", metavar="DIR", exists=True, file_okay=False)]
 OnlyOption = Annotated[str, typer.Option(help="Which of them, by name.", metavar="PATTERN")]
 ReleaseOption = Annotated[str, typer.Option(help="Alias or id.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, bf16 or f32.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, bf16, int8 or f32.")]
 TravelOption = Annotated[
     str, typer.Option("--photos-travel", help="inline, reference or both; a local log has only reference.")
 ]

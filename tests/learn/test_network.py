@@ -12,9 +12,10 @@ pytest.importorskip("safetensors")
 
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest  # noqa: E402
-from models.engines.autopilot import compare_with_golden, score_tiles  # noqa: E402
+from models.engines.autopilot import compare_with_golden  # noqa: E402
 from models.engines.openvino import OpenVinoEngine  # noqa: E402
 from models.engines.torch import TorchEngine  # noqa: E402
+from models.engines.trial import score_tiles  # noqa: E402
 from models.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
 from models.publish import Order, Parts, choose_without_photos, publish  # noqa: E402
 from models.release import CARD_FILE, MODEL_FILE, Lineage  # noqa: E402

@@ -16,6 +16,7 @@ TORCH_ROOMS = {
     "probe.py",
     "export.py",
     "publish.py",
+    "snapping.py",
     "engines/torch.py",
 }
 DOORS = {
