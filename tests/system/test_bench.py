@@ -181,7 +181,7 @@ def test_memory_is_looked_at_from_the_first_frame_to_the_last(tmp_path: Path) ->
 def test_what_cannot_be_measured_is_told_in_a_sentence(tmp_path: Path) -> None:
     done = command("pipeline", "--precision", "f64", "--no-search", "--transport", f"local:{tmp_path}")
     assert done.returncode == 2
-    assert "f32 or bf16, not 'f64'" in done.stderr and "Traceback" not in done.stderr
+    assert "bf16 or int8, not 'f64'" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_worker_that_falls_ends_the_run_and_leaves_nothing_behind(tmp_path: Path) -> None:
