@@ -27,7 +27,7 @@ from models.vit import DefectNetwork, load_image_trained_stem
 class PretrainConfig:
     """How to pre-train; the defaults made the shipped base release."""
 
-    steps: int = 900
+    steps: int = 700
     batch: int = 32
     size: int = 224  # pixels of the crops
     teacher: Stem = "tf_efficientnet_lite2"
