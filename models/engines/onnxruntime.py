@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image, gather
+from models.engines.on_cpu import OnCpu
+from models.engines.protocol import EngineError, Pixels, Scores, Tile
 from models.release import INT8_FILE, MODEL_FILE, Release, ReleaseError
 
 OrtPrecision = Literal["f32", "int8"]
@@ -16,32 +15,17 @@ BATCH = 4
 QUIET = 3  # errors only: it warns of every tensor its own optimiser has made superfluous
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(OnCpu):
     """Runs a release's ONNX files in float32 or int8; see models/engines/protocol.py for the promises."""
 
     def __init__(self, release: Release, precision: OrtPrecision = "f32", threads: int | None = None) -> None:
-        self._release = release
+        super().__init__(release)
         self._precision = precision
         try:
             file = release.path(INT8_FILE if precision == "int8" else MODEL_FILE)
         except ReleaseError as error:
             raise EngineError(f"{release.id} in {precision}: {error}") from error
         self._session: Any = open_session(file, threads)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those of the release."""
-        return self._release.names
-
-    @property
-    def tile_size(self) -> int:
-        """That of the release, in pixels."""
-        return self._release.tile_size
-
-    @property
-    def release(self) -> str:
-        """Id of the release."""
-        return self._release.id
 
     @property
     def precision(self) -> str:
@@ -53,32 +37,17 @@ class OnnxRuntimeEngine:
         """Longer calls are cut; shorter ones are run as they are."""
         return (BATCH,)
 
-    def admit(self, image: Pixels) -> Image:
-        """Keep the array; nothing is copied."""
-        check_image(image, self.tile_size)
-        return Image(image)
-
     def infer(self, tiles: Sequence[Tile]) -> Scores:
         """One batch after the other, each on all threads."""
         if self._session is None:
             raise EngineError(f"{self.release}: the engine is closed")
-        shape = self._release.architecture
-        scores = Scores(
-            np.empty((len(tiles), shape.classes), dtype=np.float32),
-            np.empty((len(tiles), shape.width), dtype=np.float32),
-        )
-        for start in range(0, len(tiles), BATCH):
-            part = tiles[start : start + BATCH]
-            pixels = np.empty((len(part), self.tile_size, self.tile_size, 3), dtype=np.uint8)
-            gather(part, pixels)
+        scores = self._room(len(tiles))
+        for rows, pixels in self._batches(tiles, BATCH):
             outputs = self._run(pixels)
-            scores.probabilities[start : start + len(part)] = outputs[0]
-            if shape.width:  # a model made elsewhere may have no embeddings
-                scores.embeddings[start : start + len(part)] = outputs[1]
+            scores.probabilities[rows] = outputs[0]
+            if self._release.architecture.width:  # a model made elsewhere may have no embeddings
+                scores.embeddings[rows] = outputs[1]
         return scores
-
-    def evict(self, image: Image) -> None:
-        """The array is freed when the last reference to the image is gone."""
 
     def close(self) -> None:
         """Drop the session and its threads."""

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.engines.on_cpu import OnCpu
 from models.engines.processor import cores, has_bf16
-from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image, gather
+from models.engines.protocol import EngineError, Pixels, Scores, Tile, gather
 from models.release import INT8_FILE, MODEL_FILE, Release, ReleaseError
 
 Precision = Literal["f32", "bf16", "int8"]
@@ -57,12 +58,12 @@ class _Shape:
     pending: dict[int, slice] = field(default_factory=dict)
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(OnCpu):
     """Runs a release's ONNX files on the CPU; see models/engines/protocol.py for the promises."""
 
     def __init__(self, release: Release, options: OpenVinoOptions | None = None) -> None:
         self.options = options or OpenVinoOptions()
-        self._release = release
+        super().__init__(release)
         if min(self.options.batch_sizes) != 1:
             raise EngineError(
                 f"batch sizes {self.options.batch_sizes} do not add up to every number of tiles without 1"
@@ -70,21 +71,6 @@ class OpenVinoEngine:
         self._ov: Any = _import_openvino()
         streams = self.options.streams or cores()
         self._shapes = {size: self._compile(size, streams) for size in self.options.batch_sizes}
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those of the release."""
-        return self._release.names
-
-    @property
-    def tile_size(self) -> int:
-        """That of the release, in pixels."""
-        return self._release.tile_size
-
-    @property
-    def release(self) -> str:
-        """Id of the release."""
-        return self._release.id
 
     @property
     def precision(self) -> str:
@@ -96,18 +82,9 @@ class OpenVinoEngine:
         """The compiled shapes."""
         return self.options.batch_sizes
 
-    def admit(self, image: Pixels) -> Image:
-        """Keep the array; nothing is copied."""
-        check_image(image, self.tile_size)
-        return Image(image)
-
     def infer(self, tiles: Sequence[Tile]) -> Scores:
         """Cut the tiles into requests; while all streams work on earlier ones, gather the next."""
-        shape = self._release.architecture
-        scores = Scores(
-            np.empty((len(tiles), shape.classes), dtype=np.float32),
-            np.empty((len(tiles), shape.width), dtype=np.float32),
-        )
+        scores = self._room(len(tiles))
         if not self._shapes:
             raise EngineError(f"{self.release}: the engine is closed")
         try:
@@ -124,9 +101,6 @@ class OpenVinoEngine:
             self._abandon()
             raise EngineError(f"{self.release} in {self.precision}: {error}") from error
         return scores
-
-    def evict(self, image: Image) -> None:
-        """The array is freed when the last reference to the image is gone."""
 
     def close(self) -> None:
         """Drop the compiled networks and their threads."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image, gather
+from models.engines.on_cpu import OnCpu
+from models.engines.protocol import EngineError, Scores, Tile
 from models.release import WEIGHTS_FILE, Release
 from models.vit import DefectNetwork
 
@@ -31,29 +31,14 @@ def load_network(release: Release) -> DefectNetwork:
     return network
 
 
-class TorchEngine:
+class TorchEngine(OnCpu):
     """Runs a network in float32 on the CPU; see models/engines/protocol.py for the promises."""
 
     def __init__(self, release: Release, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._release = release
+        super().__init__(release)
         self._network: DefectNetwork | None = load_network(release).to(memory_format=torch.channels_last)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those of the release."""
-        return self._release.names
-
-    @property
-    def tile_size(self) -> int:
-        """That of the release, in pixels."""
-        return self._release.tile_size
-
-    @property
-    def release(self) -> str:
-        """Id of the release."""
-        return self._release.id
 
     @property
     def precision(self) -> str:
@@ -65,32 +50,17 @@ class TorchEngine:
         """Longer calls are cut; shorter ones are run as they are."""
         return (BATCH,)
 
-    def admit(self, image: Pixels) -> Image:
-        """Keep the array; nothing is copied."""
-        check_image(image, self.tile_size)
-        return Image(image)
-
     def infer(self, tiles: Sequence[Tile]) -> Scores:
         """One batch after the other."""
         if self._network is None:
             raise EngineError(f"{self.release}: the engine is closed")
-        shape = self._release.architecture
-        scores = Scores(
-            np.empty((len(tiles), shape.classes), dtype=np.float32),
-            np.empty((len(tiles), shape.width), dtype=np.float32),
-        )
-        for start in range(0, len(tiles), BATCH):
-            part = tiles[start : start + BATCH]
-            pixels = np.empty((len(part), self.tile_size, self.tile_size, 3), dtype=np.uint8)
-            gather(part, pixels)
+        scores = self._room(len(tiles))
+        for rows, pixels in self._batches(tiles, BATCH):
             with torch.inference_mode():
                 probabilities, embeddings = self._network(torch.from_numpy(pixels))
-            scores.probabilities[start : start + len(part)] = probabilities.numpy()
-            scores.embeddings[start : start + len(part)] = embeddings.numpy()
+            scores.probabilities[rows] = probabilities.numpy()
+            scores.embeddings[rows] = embeddings.numpy()
         return scores
-
-    def evict(self, image: Image) -> None:
-        """The array is freed when the last reference to the image is gone."""
 
     def close(self) -> None:
         """Drop the network."""
