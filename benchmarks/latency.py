@@ -100,6 +100,7 @@ class Line:
         self._sources = sources
         self._laid = 0
         self._seen: dict[str, asyncio.Future[float]] = {}
+        self._written: list[float] = []  # when the worker wrote each result, by the log's clock
         self.now = asyncio.get_running_loop().time
 
     async def lay(self, count: int) -> list[tuple[Path, asyncio.Future[float]]]:
@@ -115,6 +116,7 @@ class Line:
         async for record in transport.read("results", follow=True):
             future = self._seen.pop(decode(record.value, Result).frame.frame_id, None)
             if future is not None:
+                self._written.append(record.timestamp)
                 future.set_result(self.now())
 
     async def upload(self, path: Path) -> None:
@@ -125,11 +127,17 @@ class Line:
         path.unlink()
 
     async def capacity(self, frames: int) -> float:
-        """Frames per second of a worker that never waits for a photo."""
+        """Frames per second of a worker that never waits for a photo.
+
+        By when results were written: on a busy machine they are seen several at once, which would look fast.
+        """
+        before = len(self._written)
         laid = await self.lay(frames)
         for path, _ in laid:
             await self.upload(path)
-        times = sorted([await future for _, future in laid])
+        for _, future in laid:
+            await future
+        times = sorted(self._written[before:])
         return (frames - 1) / (times[-1] - times[0])
 
     async def one_at_a_time(self, frames: int) -> list[float]:
