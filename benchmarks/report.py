@@ -14,7 +14,7 @@ from benchmarks.latency import LatencyResult
 from benchmarks.memory import MemoryResult
 from benchmarks.pipeline import PipelineResult
 from benchmarks.runner import Measured
-from models.bench import EngineResult
+from models.engines.bench import EngineResult
 from stream.errors import Misuse
 
 T = TypeVar("T")

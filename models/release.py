@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from models.architecture import Architecture
-from models.evaluate import ClassMetrics, PhotoMetrics
-from models.overall import Overall
+from models.evaluation.evaluate import ClassMetrics, PhotoMetrics
+from models.evaluation.overall import Overall
 from models.taxonomy import Severity
 
 FORMAT = 2

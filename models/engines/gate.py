@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.measures import average_precision
+from models.evaluation.measures import average_precision
 from models.release import ReleaseClass
 
 LARGEST_AP_DROP = 0.005

@@ -89,7 +89,7 @@ def import_onnxruntime() -> Any:
 
 
 def import_quantization() -> Any:
-    """Its quantisation tools, which need the package `onnx` too; for models/quantize.py."""
+    """Its quantisation tools, which need the package `onnx` too; for models/quantizing/quantize.py."""
     import_onnxruntime()
     import onnxruntime.quantization
 

@@ -20,7 +20,7 @@ Precision = Literal["f32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "int8")
 
 # The layers that do the arithmetic. If enough of these run in the precision asked for, the engine does. Of an int8
-# network the depthwise layers and the head stay behind on purpose (models/quantize.py).
+# network the depthwise layers and the head stay behind on purpose (models/quantizing/quantize.py).
 WEIGHTY_LAYERS = ("Convolution", "FullyConnected", "MatMul")
 LEAST_SHARE: dict[Precision, float] = {"f32": 0.9, "bf16": 0.9, "int8": 0.5}
 RUNTIME_NAMES: dict[Precision, frozenset[str]] = {

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from models.architecture import Architecture
-from models.evaluate import ClassMetrics, PhotoMetrics
-from models.overall import Overall
+from models.evaluation.evaluate import ClassMetrics, PhotoMetrics
+from models.evaluation.overall import Overall
 from models.release import (
     ALIASES,
     CARD_FILE,

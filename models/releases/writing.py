@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.card import card
+from models.evaluation.card import card
 from models.release import CARD_FILE, Release, ReleaseError, ReleaseFacts
 from models.releases.disk import aside, settle
 from models.releases.folder import draft, write_facts

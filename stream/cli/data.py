@@ -37,7 +37,7 @@ def convert(
 
     Example: spanwatch data convert ../shared/data --out out/data
     """
-    from models.convert import convert as convert_data
+    from models.sources.convert import convert as convert_data
 
     with _refusals():
         classes = _taxonomy(taxonomy)

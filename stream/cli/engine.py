@@ -17,7 +17,7 @@ from stream.config import EngineSection
 from stream.errors import Broken, Misuse
 
 if TYPE_CHECKING:
-    from models.bench import Checked, EngineResult
+    from models.engines.bench import Checked, EngineResult
     from models.engines.gate import Verdict
     from models.release import Release
 
@@ -75,7 +75,7 @@ def check(
     Example: spanwatch engine check --release candidate
     """
     with guarded(), _failures():
-        from models.bench import check as compare
+        from models.engines.bench import check as compare
 
         section = load_config(config).engine
         opened, cores = _release(section, release), _threads(section, threads)
@@ -111,8 +111,8 @@ def bench(
     Example: spanwatch engine bench --only openvino --json
     """
     with guarded(), _failures():
-        from models.bench import Plan, environment
-        from models.bench import bench as measure
+        from models.engines.bench import Plan, environment
+        from models.engines.bench import bench as measure
 
         section = load_config(config).engine
         opened = _release(section, release)

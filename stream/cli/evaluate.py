@@ -15,11 +15,11 @@ from rich.table import Table
 
 from models.dataset import Manifest, ManifestError, read_manifest
 from models.engines.protocol import EngineError, Scores
-from models.evaluate import ClassMetrics
-from models.overall import evaluate as evaluate_scores
+from models.evaluation.evaluate import ClassMetrics
+from models.evaluation.overall import evaluate as evaluate_scores
+from models.evaluation.report import Report, figure, figures, percent, why_silent, write_page
+from models.evaluation.scoring import check_pictures, rules_of, score_manifest
 from models.release import Release
-from models.report import Report, figure, figures, percent, why_silent, write_page
-from models.scoring import check_pictures, rules_of, score_manifest
 from stream.cli.common import ConfigOption, JsonOption, err, guarded, load_config, out, print_json
 from stream.errors import Broken, Misuse
 from stream.releases import open_release

@@ -61,7 +61,7 @@ def pretrain(
     Example: spanwatch pretrain out/data/train.csv --out out/pretrain
     """
     with guarded(), _trouble():
-        course = _load("models.course")
+        course = _load("models.training.course")
         order = course.BaseOrder(
             images=course.pictures(sources),
             shape=_shape(architecture, taxonomy),
@@ -104,7 +104,7 @@ def train(
     Example: spanwatch train out/data/manifest.csv --base out/pretrain/releases/BASE --out out/train
     """
     with guarded(), _trouble():
-        course = _load("models.course")
+        course = _load("models.training.course")
         if base is not None and init is not None:
             raise Misuse("--base and --init are two starts: give one of them")
         section = load_config(config).engine

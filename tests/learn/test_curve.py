@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from models.curve import draw, smoothed
+from models.training.curve import draw, smoothed
 
 
 def test_every_stage_gets_a_panel(tmp_path: Path) -> None:

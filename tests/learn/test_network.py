@@ -16,12 +16,12 @@ from models.engines.autopilot import compare_with_golden  # noqa: E402
 from models.engines.openvino import OpenVinoEngine  # noqa: E402
 from models.engines.torch import TorchEngine  # noqa: E402
 from models.engines.trial import score_tiles  # noqa: E402
-from models.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
-from models.publish import Order, Parts, choose_without_photos, publish  # noqa: E402
 from models.release import CARD_FILE, MODEL_FILE, Lineage  # noqa: E402
 from models.releases.signing import key_in  # noqa: E402
 from models.releases.store import default_store, site_store  # noqa: E402
 from models.taxonomy import Defect, Taxonomy  # noqa: E402
+from models.training.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
+from models.training.publish import Order, Parts, choose_without_photos, publish  # noqa: E402
 from models.vit import DefectNetwork, load_image_trained_stem  # noqa: E402
 
 TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)

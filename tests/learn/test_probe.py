@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 pytest.importorskip("timm")
 pytest.importorskip("sklearn")
 
-from models.probe import read
+from models.training.probe import read
 
 GROUPS = np.array([f"photo/{number // 15}" for number in range(300)])
 

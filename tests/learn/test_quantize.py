@@ -16,8 +16,8 @@ from onnx import numpy_helper  # noqa: E402
 from models.engines.onnxruntime import open_session  # noqa: E402
 from models.engines.openvino import run_graph  # noqa: E402
 from models.engines.trial import golden  # noqa: E402
-from models.quantize import Quantized, QuantizeError, quantize  # noqa: E402
 from models.quantizing.graph import GraphError, check_standard, shift_logits  # noqa: E402
+from models.quantizing.quantize import Quantized, QuantizeError, quantize  # noqa: E402
 from models.quantizing.rounding import round_to_bf16, round_weights  # noqa: E402
 from models.release import MODEL_FILE  # noqa: E402
 from models.releases.store import default_store  # noqa: E402

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from models.quantizing.rounding import round_to_bf16  # noqa: E402
-from models.snapping import snap_to_bf16  # noqa: E402
+from models.quantizing.snapping import snap_to_bf16  # noqa: E402
 
 
 class Small(nn.Module):

@@ -16,7 +16,7 @@ pytest.importorskip("timm")
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
 from models.synthesis import Composer, Surfaces  # noqa: E402
-from models.train import (  # noqa: E402
+from models.training.train import (  # noqa: E402
     Drawing,
     Lessons,
     TrainConfig,
@@ -167,7 +167,7 @@ from pathlib import Path
 import torch
 from models.architecture import Architecture
 from models.dataset import read_manifest
-from models.train import Lessons, TrainConfig, train
+from models.training.train import Lessons, TrainConfig, train
 from models.vit import DefectNetwork
 torch.manual_seed(0)
 network = DefectNetwork(Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2))

@@ -22,7 +22,7 @@ DOORS = {
     "openvino": ("models/engines/openvino.py",),
     "onnxruntime": ("models/engines/onnxruntime.py",),
     "tensorrt": ("models/engines/tensorrt.py",),
-    "timm": ("models/vit.py", "models/initial.py"),
+    "timm": ("models/vit.py", "models/training/initial.py"),
 }
 """Heavy library -> where it may be imported. A role makes the registry, hence the exception below."""
 EXCEPTIONS = {("stream/worker/role.py", "prometheus_client"), ("stream/findings/role.py", "prometheus_client")}

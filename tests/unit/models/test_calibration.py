@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.calibration import (
+from models.evaluation.calibration import (
     ENOUGH,
     Affine,
     calibrate,

@@ -3,9 +3,9 @@
 import numpy as np
 from msgspec.structs import replace
 
-from models.card import card
-from models.evaluate import Rule, photo_metrics
-from models.overall import evaluate
+from models.evaluation.card import card
+from models.evaluation.evaluate import Rule, photo_metrics
+from models.evaluation.overall import evaluate
 from models.release import Credit, Lineage, ReleaseFacts
 from tests.unit.models.made_releases import made_class, made_facts
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from models.convert import CREDITS, convert
 from models.dataset import Manifest, ManifestError, read_manifest, source_of
+from models.sources.convert import CREDITS, convert
 from models.sources.labels import WIDTHS, Box, Visible, labels_of_boxes, labels_of_mask
 from models.sources.patches import PATCHES, patch_of
 from models.sources.quay import read_yolo

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.dataset import Manifest, read_tile
-from models.duplicates import Pair, merge_groups, near_duplicates
+from models.sources.duplicates import Pair, merge_groups, near_duplicates
 
 DECK = Path(__file__).parents[2] / "data" / "flight" / "deck-7036.jpg"
 SIDE = 256

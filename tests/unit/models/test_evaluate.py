@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from models.evaluate import ClassMetrics, Rule, class_metrics, photo_metrics
-from models.measures import bootstrap
+from models.evaluation.evaluate import ClassMetrics, Rule, class_metrics, photo_metrics
+from models.evaluation.measures import bootstrap
 
 RULE = Rule("crack", 0.5, 0.25)
 

@@ -10,25 +10,20 @@ import pytest
 MODELS = Path(__file__).parents[3] / "models"
 TORCH_ROOMS = {
     "vit.py",
-    "train.py",
-    "pretrain.py",
-    "initial.py",
-    "probe.py",
-    "export.py",
-    "publish.py",
-    "snapping.py",
+    "quantizing/snapping.py",
+    "training/",
     "engines/torch.py",
 }
 DOORS = {
-    "timm": {"vit.py", "initial.py"},
+    "timm": {"vit.py", "training/initial.py"},
     "openvino": {"engines/openvino.py"},
     "onnxruntime": {"engines/onnxruntime.py"},
-    "onnx": {"export.py", "quantize.py", "quantizing/", "releases/foreign.py"},
+    "onnx": {"training/export.py", "quantizing/", "releases/foreign.py"},
     "torch": TORCH_ROOMS,
-    "safetensors": {"export.py", "initial.py", "engines/torch.py"},
-    "cv2": {"dataset.py", "scoring.py", "augment.py", "duplicates.py", "sources/", "synthesis/"},
-    "sklearn": {"probe.py"},
-    "matplotlib": {"curve.py"},
+    "safetensors": {"training/export.py", "training/initial.py", "engines/torch.py"},
+    "cv2": {"dataset.py", "evaluation/scoring.py", "training/augment.py", "sources/", "synthesis/"},
+    "sklearn": {"training/probe.py"},
+    "matplotlib": {"training/curve.py"},
     "stream": set[str](),
 }
 

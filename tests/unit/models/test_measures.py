@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from models.measures import Ranking, auroc, average_precision, bootstrap, f_beta, recall_of
+from models.evaluation.measures import Ranking, auroc, average_precision, bootstrap, f_beta, recall_of
 
 Case = tuple[NDArray[np.float32], NDArray[np.bool_]]
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluate import Rule
-from models.mistakes import PER_GROUP, Mistakes, worst_mistakes
+from models.evaluation.evaluate import Rule
+from models.evaluation.mistakes import PER_GROUP, Mistakes, worst_mistakes
 
 RULE = Rule("crack", 0.6, 0.3)
 rows = st.lists(

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from models.evaluate import Rule
-from models.overall import Share, clean_alarms, evaluate, exact_match
+from models.evaluation.evaluate import Rule
+from models.evaluation.overall import Share, clean_alarms, evaluate, exact_match
 
 RULES = (Rule("crack", 0.6, 0.3, 1.0), Rule("spalling", 0.5, 0.2, 2.0), Rule("algae", None, None, 0.5))
 NAN = float("nan")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from models.dataset import Manifest
-from models.overall import evaluate
-from models.report import Report, figure, figures, percent, why_silent, write_page
-from models.scoring import rules_of
+from models.evaluation.overall import evaluate
+from models.evaluation.report import Report, figure, figures, percent, why_silent, write_page
+from models.evaluation.scoring import rules_of
 from tests.unit.models.made_releases import made_class
 
 CLASSES = (

@@ -9,8 +9,8 @@ import pytest
 
 from models.dataset import Manifest, ManifestError
 from models.engines.protocol import EngineError, Image, Scores, Tile, check_image
-from models.overall import evaluate
-from models.scoring import CHUNK, check_pictures, judge, read_ahead, rules_of, score_manifest
+from models.evaluation.overall import evaluate
+from models.evaluation.scoring import CHUNK, check_pictures, judge, read_ahead, rules_of, score_manifest
 from tests.unit.models.made_releases import made_class
 
 SIDE = 16

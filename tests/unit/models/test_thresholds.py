@@ -6,7 +6,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.thresholds import FEWEST_GROUPS, PRECISION, choose, misses_allowed, report_threshold, review_threshold
+from models.evaluation.thresholds import (
+    FEWEST_GROUPS,
+    PRECISION,
+    choose,
+    misses_allowed,
+    report_threshold,
+    review_threshold,
+)
 
 scores = st.integers(0, 20).map(lambda value: value / 20)  # few different ones, so that there are ties
 labels = st.sampled_from([1.0, 0.0, np.nan])

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.measures import Flags, Scored, Weights
+from models.evaluation.measures import Flags, Scored, Weights
 
 ENOUGH = 30
 """Positives from which a class gets a scale and a bias of its own; with fewer it shares one temperature with others."""

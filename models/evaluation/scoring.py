@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from models.dataset import Manifest, ManifestError, read_tile
 from models.engines.protocol import Engine, EngineError, Scores, Tile
-from models.evaluate import ClassMetrics, PhotoMetrics, Rule, photo_metrics
-from models.overall import Evaluation, Overall, evaluate
+from models.evaluation.evaluate import ClassMetrics, PhotoMetrics, Rule, photo_metrics
+from models.evaluation.overall import Evaluation, Overall, evaluate
 from models.release import ReleaseClass
 
 EVERYTHING = "all"

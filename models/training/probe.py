@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from models.dataset import Manifest, read_tile
-from models.measures import average_precision
+from models.evaluation.measures import average_precision
 from models.vit import DefectNetwork
 
 NEIGHBOURS = 20

@@ -12,14 +12,14 @@ import msgspec
 import simplejpeg
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from models.calibration import Bin
 from models.dataset import Manifest, read_tile
-from models.evaluate import Calling, ClassMetrics
-from models.measures import Interval, Scored
-from models.mistakes import worst_mistakes
-from models.overall import Evaluation
+from models.evaluation.calibration import Bin
+from models.evaluation.evaluate import Calling, ClassMetrics
+from models.evaluation.measures import Interval, Scored
+from models.evaluation.mistakes import worst_mistakes
+from models.evaluation.overall import Evaluation
+from models.evaluation.scoring import rules_of
 from models.release import ReleaseClass
-from models.scoring import rules_of
 
 THUMBNAIL = 176
 """Side in pixels: large enough to see a hairline, small enough for a hundred in one page."""
@@ -111,7 +111,7 @@ def _pair(interval: Interval | None) -> list[float] | None:
 def write_page(out: Path, report: Report) -> None:
     """Write one self-contained HTML page to the file `out`; it loads nothing from elsewhere."""
     environment = Environment(
-        loader=PackageLoader("models"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("models.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "figure": figure}
     page = environment.get_template("evaluation.html.j2").render(

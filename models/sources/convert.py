@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from models.dataset import Manifest, ManifestError, write_manifest
-from models.duplicates import Pair, merge_groups, near_duplicates
 from models.release import Credit
 from models.sources import damage, quay, scenes, sdnet
 from models.sources.cutting import Labelled
+from models.sources.duplicates import Pair, merge_groups, near_duplicates
 from models.sources.labels import WIDTHS, Visible
 
 # Whom to name for what a release was trained on, by the first word of a group.

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import Bin, reliability
-from models.evaluate import ClassMetrics, Rule, class_metrics
-from models.measures import ROUNDS, Flags, Scored
+from models.evaluation.calibration import Bin, reliability
+from models.evaluation.evaluate import ClassMetrics, Rule, class_metrics
+from models.evaluation.measures import ROUNDS, Flags, Scored
 
 
 class Macro(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from models.engines.openvino import run_file
+from models.quantizing.snapping import snap_to_bf16
 from models.release import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE
-from models.snapping import snap_to_bf16
 from models.vit import DefectNetwork
 
 # The first opset with LayerNormalization as one node; taken apart, it overflows in half precision on some hardware.

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from models.architecture import PRESETS, Architecture
-from models.initial import fresh, state_of
-from models.pretrain import PretrainConfig, pretrain
-from models.train import Lessons, State, TrainConfig, train
+from models.training.initial import fresh, state_of
+from models.training.pretrain import PretrainConfig, pretrain
+from models.training.train import Lessons, State, TrainConfig, train
 from models.vit import DefectNetwork
 
 TEACHER = TrainConfig(steps=450)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluate import Rule
-from models.measures import Scored
+from models.evaluation.evaluate import Rule
+from models.evaluation.measures import Scored
 
 PER_GROUP = 2
 """Of one group no more are shown, so that one bad photo does not hide the others."""

@@ -8,8 +8,19 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from models.calibration import calibration_error, reliability
-from models.measures import ROUNDS, Flags, Interval, Measure, Ranking, Scored, auroc, bootstrap, f_beta, recall_of
+from models.evaluation.calibration import calibration_error, reliability
+from models.evaluation.measures import (
+    ROUNDS,
+    Flags,
+    Interval,
+    Measure,
+    Ranking,
+    Scored,
+    auroc,
+    bootstrap,
+    f_beta,
+    recall_of,
+)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from models.evaluate import ClassMetrics, PhotoMetrics
-from models.measures import Interval
-from models.overall import Overall, Share
+from models.evaluation.evaluate import ClassMetrics, PhotoMetrics
+from models.evaluation.measures import Interval
+from models.evaluation.overall import Overall, Share
 from models.release import PREPROCESSING, ReleaseClass, ReleaseFacts
 
 FEW = 10  # photos showing a class; with fewer the figures say little, and the card says so

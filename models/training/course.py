@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from models import curve
 from models.architecture import PRESETS, Architecture, with_classes
-from models.convert import CREDITS
 from models.dataset import Manifest, ManifestError, Part, Split, digest, folds, read_manifest, source_of, write_manifest
 from models.engines.torch import load_network
-from models.initial import initial, take
-from models.pretrain import PretrainConfig
-from models.probe import probe
-from models.publish import Order, Parts, publish, publish_base
-from models.recipe import TEACHER, Progress, Teaching, finished, pretrained, remember, trained
 from models.release import Lineage, Release
 from models.releases.store import ReleaseStore
+from models.sources.convert import CREDITS
 from models.synthesis import Composed, Composer, Surfaces
 from models.taxonomy import load_taxonomy
-from models.train import Lessons, TrainConfig
+from models.training import curve
+from models.training.initial import initial, take
+from models.training.pretrain import PretrainConfig
+from models.training.probe import probe
+from models.training.publish import Order, Parts, publish, publish_base
+from models.training.recipe import TEACHER, Progress, Teaching, finished, pretrained, remember, trained
+from models.training.train import Lessons, TrainConfig
 from models.vit import STEM_ORIGIN, DefectNetwork
 
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")

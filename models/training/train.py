@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.augment import augment
 from models.dataset import Manifest, read_tile
 from models.synthesis import Composer
+from models.training.augment import augment
 from models.vit import DefectNetwork
 
 Labels = NDArray[np.float32]

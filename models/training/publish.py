@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.calibration import calibrate
 from models.dataset import Manifest, read_tile
 from models.engines.openvino import OpenVinoEngine
-from models.export import reference, round_weights, write_golden, write_onnx, write_weights
-from models.measures import Scored
-from models.quantize import quantize
+from models.evaluation.calibration import calibrate
+from models.evaluation.measures import Scored
+from models.evaluation.scoring import judge, read_ahead, score_manifest
+from models.evaluation.thresholds import Choice, choose
+from models.quantizing.quantize import quantize
 from models.release import (
     EVALUATION_FILE,
     INT8_FILE,
@@ -35,10 +36,9 @@ from models.release import (
 from models.releases.folder import defects_to_classes, draft, write_facts
 from models.releases.store import ReleaseStore
 from models.releases.writing import NewRelease, write_release
-from models.scoring import judge, read_ahead, score_manifest
 from models.synthesis import Composed
 from models.taxonomy import Taxonomy
-from models.thresholds import Choice, choose
+from models.training.export import reference, round_weights, write_golden, write_onnx, write_weights
 from models.vit import DefectNetwork
 
 GOLDEN_TILES = 24

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.measures import Flags, Scored, Weights
+from models.evaluation.measures import Flags, Scored, Weights
 
 PRECISION = 0.8
 """Of the tiles that are reported, so many must show the defect on validation tiles."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architecture import Architecture, Stem
-from models.augment import augment
 from models.dataset import read_tile
-from models.train import State, begin, descend, learning_rate
+from models.training.augment import augment
+from models.training.train import State, begin, descend, learning_rate
 from models.vit import DefectNetwork, load_image_trained_stem
 
 

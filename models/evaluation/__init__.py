@@ -1,0 +1,1 @@
+"""What a release is worth: figures, calibration, thresholds, and the pages that show them."""
