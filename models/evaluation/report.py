@@ -111,7 +111,11 @@ def _pair(interval: Interval | None) -> list[float] | None:
 def write_page(out: Path, report: Report) -> None:
     """Write one self-contained HTML page to the file `out`; it loads nothing from elsewhere."""
     environment = Environment(
-        loader=PackageLoader("models.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("models.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "figure": figure}
     page = environment.get_template("evaluation.html.j2").render(

@@ -94,6 +94,7 @@ async def _list(settings: Callable[[], Config], chosen: Chosen, follow: bool, as
         else:
             _print_table(shown)
         if follow:
+            sys.stdout.flush()  # whoever reads the pipe wants these before the first new one
             async for _, alert in tail.from_now_on(Alert):
                 if alert in chosen and latest.get(alert.alert_id) != alert:
                     print_json(alert) if as_json else out.print(line(_cells(alert)), soft_wrap=True)

@@ -56,6 +56,7 @@ def results(
             if not as_json:
                 _print_rows(list(rows.values()))
             if follow:
+                sys.stdout.flush()  # whoever reads the pipe wants these before the first new one
                 await _follow(tail, lambda one: wanted(one) and one.result_id not in rows, as_json)
         finally:
             await log.close()

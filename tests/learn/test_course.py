@@ -42,8 +42,11 @@ def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "stream", *map(str, words), "--threads", "1", "--json"]
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, check=False, cwd=ROOT)
+def run(*words: str | Path, connections: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; with a file for `connections` it may speak to nobody, and there stands if it tried."""
+    watched = {"PYTHONPATH": f"{ROOT / 'tests' / 'watched'}{os.pathsep}{ROOT}", "CONNECTIONS_LOG": str(connections)}
+    env = os.environ | (watched if connections else {})
+    return subprocess.run(command(*words), capture_output=True, text=True, check=False, cwd=ROOT, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: Path) -> None:
     options = ("--taxonomy", site / "taxonomy.toml", "--architecture", "lite0vit2")
-    base = run("pretrain", site / "manifest.csv", "--out", site / "base", "--steps", "2", *options)
+    connections = site / "connections"
+    words = ("pretrain", site / "manifest.csv", "--out", site / "base", "--steps", "2")
+    base = run(*words, *options, connections=connections)
     assert base.returncode == 0, base.stderr
     made = json.loads(base.stdout)
     words = ("train", site / "manifest.csv", "--out", site / "run", "--base", made["folder"], *options)
@@ -74,8 +79,9 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
             pass
         os.kill(victim.pid, signal.SIGKILL)
     assert not (site / "run" / "releases" / "bolts.1").exists()
-    done = run(*words)
+    done = run(*words, connections=connections)
     assert done.returncode == 0, done.stderr
+    assert not connections.exists(), connections.read_text()
     assert json.loads(done.stdout)["release"] == "bolts.1"
     assert (site / "run" / "curve.png").stat().st_size > 0
 
