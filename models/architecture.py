@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["transformer", "convolution"]
+Kind = Literal["transformer", "convolution", "foreign"]
 Stem = Literal["tf_efficientnet_lite0", "tf_efficientnet_lite2", "patches"]
 
 
@@ -17,6 +17,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     into each token (8 for hairlines, 16, 32 for what stands around). The stem `patches` is the plain vision
     transformer's: one convolution a token, no levels. `kind` convolution: the whole image-trained network, the
     reference a transformer has to beat and the shape of a teacher; `depth`, `heads` and `levels` mean nothing there.
+    `kind` foreign: a graph made elsewhere, of which only `tile_size`, `width` and `classes` are known.
     """
 
     tile_size: int = 256

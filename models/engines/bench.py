@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from models.engines.gate import Evidence, Verdict, judge
+from models.engines.gate import Evidence, Judged, judge
 from models.engines.onnxruntime import OnnxRuntimeEngine
 from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
 from models.engines.processor import cores, cpu_model
@@ -23,23 +23,11 @@ from models.release import Release
 PACKAGES = ("openvino", "onnxruntime", "torch", "numpy")
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine in one precision against the float32 reference; `failed` says why it did not even run."""
+class Checked(Judged, frozen=True, kw_only=True):
+    """One engine in one precision against the float32 reference."""
 
     engine: str
     precision: str
-    verdict: Verdict | None = None
-    failed: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it may serve."""
-        return self.verdict is not None and self.verdict.passed
-
-    @property
-    def why_not(self) -> str:
-        """In one line; empty if it passed."""
-        return self.failed or "; ".join(self.verdict.reasons if self.verdict else ())
 
 
 class EngineResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.engines.gate import Verdict
+from models.engines.gate import Judged
 from models.engines.openvino import Precision, openvino_version
 from models.engines.processor import cores, cpu_flags, cpu_model
 from models.release import Release
@@ -31,23 +31,11 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The release's digest."""
 
 
-class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One candidate: how fast it was and what the gate said, or why it could not even be tried."""
+class Trial(Judged, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One candidate, and how fast it was."""
 
     precision: Precision
     tiles_per_second: float | None = None
-    verdict: Verdict | None = None
-    failed: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it may serve."""
-        return self.verdict is not None and self.verdict.passed
-
-    @property
-    def why_not(self) -> str:
-        """In one line; empty if it passed."""
-        return self.failed or "; ".join(self.verdict.reasons if self.verdict else ())
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

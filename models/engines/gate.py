@@ -51,6 +51,23 @@ class Evidence:
     labels: NDArray[np.float32]
 
 
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of trying an engine: the gate's verdict, or why it could not even be tried."""
+
+    verdict: Verdict | None = None
+    failed: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may serve."""
+        return self.verdict is not None and self.verdict.passed
+
+    @property
+    def why_not(self) -> str:
+        """In one line; empty if it passed."""
+        return self.failed or "; ".join(self.verdict.reasons if self.verdict else ())
+
+
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the gate says of one engine, over the trained classes.
 

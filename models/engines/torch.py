@@ -16,7 +16,10 @@ BATCH = 16
 
 
 def load_network(release: Release) -> DefectNetwork:
-    """The release's network in float32, ready to infer; raises EngineError if weights and architecture do not fit."""
+    """The release's network in float32, ready to infer; raises EngineError if weights and architecture do not fit, or
+    the release is a graph made elsewhere."""
+    if release.architecture.kind == "foreign":
+        raise EngineError(f"{release.id} was made elsewhere: there is its graph alone, nothing that PyTorch could load")
     network = DefectNetwork(release.architecture)
     network.folded = True  # as every release is
     stored = load_file(release.path(WEIGHTS_FILE))

@@ -40,9 +40,15 @@ def card(facts: ReleaseFacts) -> str:
 
 def _summary(facts: ReleaseFacts) -> str:
     shape = facts.architecture
-    network = f"{shape.depth} transformer blocks of width {shape.width} on {shape.stem} at stride {shape.stride}"
-    if shape.kind == "convolution":
-        network = f"the convolutional network {shape.stem}"
+    match shape.kind:
+        case "transformer":
+            network = (
+                f"{shape.depth} transformer blocks of width {shape.width} on {shape.stem} at stride {shape.stride}"
+            )
+        case "convolution":
+            network = f"the convolutional network {shape.stem}"
+        case "foreign":
+            network = "made elsewhere"
     embedding = f" and an embedding of {shape.width} numbers" if shape.width else ""
     return (
         f"Tiles of {shape.tile_size} px in; a probability per class{embedding} out. The network: {network}. Pixels: "

@@ -99,7 +99,7 @@ def architecture_of(graph: Graph, classes: int, path: Path) -> Architecture:
     width = rest[0].shape[1] if rest else 0
     if width is None:
         raise ReleaseError(f"{path}: {form}")
-    return Architecture(tile_size=side, classes=classes, width=width, depth=0, heads=0, levels=(), kind="convolution")
+    return Architecture(tile_size=side, classes=classes, width=width, depth=0, heads=0, levels=(), kind="foreign")
 
 
 def default_id(path: Path, digest: str) -> str:

@@ -35,6 +35,7 @@ def test_it_becomes_a_release_whose_classes_all_go_to_people(site: Site, store: 
     release = import_onnx(store, ForeignModel(MODEL, TAXONOMY), shipped, site.key)
     assert store.audit(release.id) == release
     assert release.id.startswith("small-")
+    assert release.architecture.kind == "foreign"
     assert (release.tile_size, release.architecture.width, release.names) == (32, 3, ("dark", "red"))
     assert all((one.trained, one.people, one.high, one.low) == (True, True, 0.5, 0.5) for one in release.classes)
     assert [one.weight for one in release.classes] == [1.0, 0.5]
