@@ -14,6 +14,9 @@ PRECISION = 0.8
 """Of the tiles that are reported, so many must show the defect on validation tiles."""
 FEWEST_POSITIVES = 20
 FEWEST_GROUPS = 3
+FEW_REPORTED, FEW_REVIEWED = 0.005, 0.02
+"""Where nothing can be promised of what is found, this is kept of what is not there: at most this share of the tiles
+that nobody says show the class is reported, and reviewed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def choose(
     `labels` is float32[n], NaN unknown; for precision such a tile counts as one without the defect, `unknown_weight`
     times. The review threshold misses at most 1 - `recall_floor` of the defects to come (`review_threshold`), the
     report threshold is the lowest above it at which `PRECISION` of what is called is right (`report_threshold`). Where
-    positives or groups are too few for that, the class goes to people.
+    positives or groups are too few for that, the class goes to people, with thresholds that are rarely reached
+    (`FEW_REPORTED`, `FEW_REVIEWED`): a hundred calls for one defect would teach them to look away.
     """
     present = labels == 1
     weight = np.where(np.isnan(labels), unknown_weight, 1.0)
@@ -47,13 +51,46 @@ def choose(
     doubt = _doubt(present, groups, low, high, recall_floor)
     if low is None or high is None or doubt:
         high, low = _fallback(probabilities, present, weight, recall_floor)
-        return Choice(_down(high), _down(low), people=True, why=f"{counts}: {doubt}")
+        return _quiet(high, low, probabilities[~present], f"{counts}: {doubt}")
     low, high = _down(low), _down(high)
     missed = int((probabilities[present] < low).sum())
     called = probabilities >= high
     right = float(weight[called & present].sum() / weight[called].sum())
     why = f"{counts}: review misses {missed} (recall floor {recall_floor:g}), {right:.0%} of what is reported is right"
     return Choice(high, low, people=False, why=why)
+
+
+def choose_without_photos(painted: Scored, labels: Scored, photos: Scored, recall_floor: float) -> Choice:
+    """Thresholds of a class that was learned from composed pictures alone; it always goes to people.
+
+    `painted` and `labels` are float32[n] of composed tiles that were not trained on; `photos` float32[m] the scores of
+    real validation tiles, nearly all of which are free of the class. The usual rule on the composed ones, raised until
+    few photos reach it: what is called may be wrong, but it is rarely called.
+    """
+    chosen = choose(painted, labels, [str(number) for number in range(len(painted))], recall_floor)
+    return _quiet(
+        chosen.high, chosen.low, photos, "learned from composed pictures alone, no photo shows it for certain"
+    )
+
+
+def _quiet(high: float, low: float, absent: Scored, doubt: str) -> Choice:
+    """Thresholds of a class that goes to people, raised until few of the `absent` tiles reach them."""
+    high = max(_down(high), few_reach(absent, FEW_REPORTED))
+    low = min(max(_down(low), few_reach(absent, FEW_REVIEWED)), high)
+    why = (
+        f"{doubt}: set so that at most {FEW_REPORTED:.1%} of the validation tiles that nobody says show it are "
+        f"reported and {FEW_REVIEWED:.0%} reviewed"
+    )
+    return Choice(high, low, people=True, why=why)
+
+
+def few_reach(probabilities: Scored, share: float) -> float:
+    """The lowest threshold, to four decimals, that at most `share` of float32[n] probabilities reach; at most 1."""
+    allowed = int(share * len(probabilities))
+    if allowed >= len(probabilities):
+        return 0.0
+    first_too_many = float(np.sort(probabilities)[::-1][allowed])
+    return min(math.floor(first_too_many * 1e4 + 1.0) / 1e4, 1.0)
 
 
 def _down(probability: float) -> float:
@@ -112,11 +149,11 @@ def report_threshold(probabilities: Scored, present: Flags, weight: Weights, lea
 def _fallback(probabilities: Scored, present: Flags, weight: Weights, recall_floor: float) -> tuple[float, float]:
     """(high, low) without a promise: F1 is best at the one, the other meets the recall floor on these very tiles."""
     if not present.any():
-        return 0.5, 0.25
+        return 0.5, 0.5
     steps, positives = _Steps.of(probabilities, present, weight), present.sum()
     high = float(steps.level[np.argmax(2.0 * steps.found / (steps.called + positives))])
     meets_floor = steps.level[steps.found >= recall_floor * positives - 1e-9]
-    return high, min(float(meets_floor[0]), 0.5 * high)
+    return high, min(float(meets_floor[0]), high)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from models.dataset import ManifestError, read_tile
 from models.sources.cutting import TILE, Labelled, corners, save
 
 ABSENT = ("crack", "spalling", "exposed_rebar", "corrosion_stain", "efflorescence")
-"""What these pictures do not show, by our judgement: nobody has labelled them. Algae is unknown: moss is everywhere."""
+"""What these pictures do not show, by our judgement: nobody has labelled them. On textures algae is unknown, since moss
+is everywhere; the flights go over lawns, trees and bare ground, where what is green is a plant."""
 
 RUSTY = frozenset({"metal", "rust", "caliterra"})
 """Kinds of textures and flights with rust or bars lying about, where these two are unknown as well."""
@@ -24,7 +25,7 @@ def frames(folder: Path, cut: Path) -> Iterator[Labelled]:
     """Frames lie as `<flight>/<frame>.jpg`; they overlap, so a flight is a group."""
     for source in sorted([*folder.glob("*/*.jpg"), *folder.glob("*/*.JPG")]):
         flight = source.parent.name
-        yield from _tiles(source, f"scene/{flight}", flight, cut)
+        yield from _tiles(source, f"scene/{flight}", flight, cut, (*ABSENT, "algae"))
 
 
 def textures(folder: Path, cut: Path) -> Iterator[Labelled]:
@@ -42,13 +43,13 @@ def textures(folder: Path, cut: Path) -> Iterator[Labelled]:
         raise ManifestError(f"{index}: a list of textures has the columns image and kind: {error!r}") from error
     for name, kind in sorted(kinds.items()):
         if kind not in NOT_SURFACES:
-            yield from _tiles(folder / name, f"scene/{Path(name).stem}", kind, cut)
+            yield from _tiles(folder / name, f"scene/{Path(name).stem}", kind, cut, ABSENT)
 
 
-def _tiles(source: Path, group: str, kind: str, cut: Path) -> Iterator[Labelled]:
+def _tiles(source: Path, group: str, kind: str, cut: Path, shows_no: tuple[str, ...]) -> Iterator[Labelled]:
     """A few tiles of a picture without defects, always the same ones: those whose names hash lowest."""
     picture = read_tile(source)
-    absent = [name for name in ABSENT if kind not in RUSTY or name not in {"exposed_rebar", "corrosion_stain"}]
+    absent = [name for name in shows_no if kind not in RUSTY or name not in {"exposed_rebar", "corrosion_stain"}]
     places = corners(picture.shape[0], picture.shape[1], TILE)
     places.sort(key=lambda place: hashlib.sha256(f"{source.name}:{place}".encode()).digest())
     for y, x in places[:TILES_PER_PICTURE]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.synthesis.canvas import Canvas
 from models.synthesis.fields import TILE, Field, Random, cut, dye, foliage, pick, rgb, zoomed
+from models.synthesis.scenes import GREENS, painted
 from models.synthesis.shapes import Line, coverage, grid, jagged, shifted, smoothstep, soften
 from models.synthesis.surfaces import Surfaces
 
@@ -131,6 +132,17 @@ def edge(canvas: Canvas, random: Random, surfaces: Surfaces) -> None:
     canvas.lay(smoothstep(side, -0.8, 0.8), np.clip(behind, 2.0, 252.0))
 
 
+def verge(canvas: Canvas, random: Random, _: Surfaces) -> None:
+    """Grass or bushes along the concrete, over its edge and with bare patches: green, and no algae."""
+    x, y = grid()
+    way = random.uniform(0.0, 2.0 * math.pi)
+    side = (x - 128.0) * math.cos(way) + (y - 128.0) * math.sin(way)
+    side += random.uniform(4.0, 30.0) * cut(random, "broad") + random.uniform(1.0, 8.0) * cut(random, "rough")
+    covers = smoothstep(side - random.uniform(-70.0, 90.0), -random.uniform(1.0, 14.0), 1.0)
+    _shade(canvas, soften(shifted(covers, (-3.0 * canvas.light[0], -3.0 * canvas.light[1])), 2.0), 0.4)
+    canvas.lay(covers, painted(str(random.choice(GREENS)), random, canvas.mm_per_px, canvas.light))
+
+
 OCCLUDERS: dict[str, Occluder] = {
     "cable_shadow": cable_shadow,
     "branch_shadow": branch_shadow,
@@ -139,4 +151,5 @@ OCCLUDERS: dict[str, Occluder] = {
     "leaves_in_front": twigs_and_leaves,
     "litter": litter,
     "edge": edge,
+    "verge": verge,
 }

@@ -15,8 +15,13 @@ Scene = Callable[[Random, float, Vector], Picture]
 
 def scene(random: Random, mm_per_px: float, light: Vector) -> tuple[str, Picture]:
     """One of the scenes by chance: its name and float32[TILE, TILE, 3]."""
-    name = str(random.choice(list(SCENES)))
-    return name, np.clip(SCENES[name](random, mm_per_px, light), 2.0, 253.0)
+    name = GREENS[int(random.integers(2))] if random.random() < GREEN_SHARE else str(random.choice(list(SCENES)))
+    return name, painted(name, random, mm_per_px, light)
+
+
+def painted(name: str, random: Random, mm_per_px: float, light: Vector) -> Picture:
+    """The scene of that name, float32[TILE, TILE, 3], within what a sensor shows."""
+    return np.clip(SCENES[name](random, mm_per_px, light), 2.0, 253.0)
 
 
 def brick(random: Random, mm_per_px: float, light: Vector) -> Picture:
@@ -105,10 +110,15 @@ def leaves(random: Random, mm_per_px: float, light: Vector) -> Picture:
 
 
 def grass(random: Random, mm_per_px: float, light: Vector) -> Picture:
-    """Grass, from fresh to dry."""
-    tone = pick(random, ((86.0, 110.0, 48.0), (126.0, 124.0, 70.0), (70.0, 92.0, 40.0)), 0.8, 1.2)
-    blades = cut(random, "brush", random.uniform(0.6, 2.0)) + 0.8 * cut(random, "rough")
-    return dye(np.clip(0.85 + 0.28 * blades + 0.12 * cut(random, "broad"), 0.15, 2.0), tone)
+    """Grass, from fresh to dry, seen blade by blade or as a lawn from above, in places in a tree's shade."""
+    tone = pick(random, GRASSES, 0.8, 1.2)
+    above = random.random() < 0.6
+    blades = cut(random, "grain" if above else "brush", random.uniform(0.6, 2.0)) + 0.8 * cut(random, "rough")
+    lawn = dye(np.clip(0.85 + random.uniform(0.06, 0.2) * blades + 0.12 * cut(random, "broad"), 0.15, 2.0), tone)
+    if random.random() < 0.4:
+        shade = smoothstep(cut(random, "broad") + 0.3 * cut(random, "rough"), -0.2, 0.2)
+        lawn = lawn * (1.0 - dye(shade, (0.62, 0.58, 0.5)))
+    return lawn
 
 
 def soil(random: Random, mm_per_px: float, light: Vector) -> Picture:
@@ -135,6 +145,7 @@ def sky(random: Random, mm_per_px: float, light: Vector) -> Picture:
     return dye((1.0 - cloud) * fade, blue) + rgb(cloud * fade * random.uniform(190.0, 235.0))
 
 
+GRASSES = ((86.0, 110.0, 48.0), (126.0, 124.0, 70.0), (70.0, 92.0, 40.0), (138.0, 154.0, 78.0), (112.0, 132.0, 66.0))
 SCENES: dict[str, Scene] = {
     "brick": brick,
     "gravel": gravel,
@@ -148,3 +159,6 @@ SCENES: dict[str, Scene] = {
     "water": water,
     "sky": sky,
 }
+GREENS = ("leaves", "grass")
+GREEN_SHARE = 0.3
+"""Of the scenes: what grows beside a structure looks most like what grows on it."""

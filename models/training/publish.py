@@ -20,9 +20,8 @@ from PIL import Image
 from models.dataset import Manifest, read_tile
 from models.engines.openvino import OpenVinoEngine
 from models.evaluation.calibration import calibrate
-from models.evaluation.measures import Scored
 from models.evaluation.scoring import judge, read_ahead, score_manifest
-from models.evaluation.thresholds import Choice, choose
+from models.evaluation.thresholds import choose, choose_without_photos
 from models.quantizing.quantize import quantize
 from models.release import (
     EVALUATION_FILE,
@@ -49,7 +48,6 @@ QUANTIZING_TILES = 300
 # reason; for thresholds more, because on a site a defect is rarer than among photos that were taken because of it.
 UNKNOWN_WEIGHT = 0.05
 UNKNOWN_WEIGHT_OF_THRESHOLDS = 0.2
-FEW_REPORTED, FEW_REVIEWED = 0.005, 0.02
 RECORDED = ("torch", "timm", "numpy", "opencv-python-headless", "openvino", "onnx", "onnxruntime")
 
 
@@ -176,23 +174,6 @@ def calibrated(network: DefectNetwork, parts: Parts, taxonomy: Taxonomy) -> tupl
             msgspec.structs.replace(one, trained=True, high=high, low=low, people=chosen.people, why=chosen.why)
         )
     return tuple(classes)
-
-
-def choose_without_photos(painted: Scored, labels: Scored, photos: Scored, recall_floor: float) -> Choice:
-    """Thresholds of a class that was learned from composed pictures alone; it always goes to people.
-
-    `painted` and `labels` are of composed tiles that were not trained on; `photos` are the scores of real validation
-    tiles, nearly all of which are free of the class. The usual rule on the composed ones, raised until few photos reach
-    it: what is called may be wrong, but it is rarely called.
-    """
-    chosen = choose(painted, labels, [str(number) for number in range(len(painted))], recall_floor)
-    quiet_high, quiet_low = (float(np.quantile(photos, 1.0 - share)) for share in (FEW_REPORTED, FEW_REVIEWED))
-    high = max(chosen.high, quiet_high)
-    why = (
-        f"learned from composed pictures alone, no photo shows it for certain: set so that at most {FEW_REPORTED:.1%} "
-        f"of the validation tiles are reported and {FEW_REVIEWED:.0%} reviewed"
-    )
-    return Choice(high, min(max(chosen.low, quiet_low), high), people=True, why=why)
 
 
 def logits_of(network: DefectNetwork, tiles: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:

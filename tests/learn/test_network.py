@@ -21,7 +21,7 @@ from models.releases.signing import key_in  # noqa: E402
 from models.releases.store import default_store, site_store  # noqa: E402
 from models.taxonomy import Defect, Taxonomy  # noqa: E402
 from models.training.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
-from models.training.publish import Order, Parts, choose_without_photos, publish  # noqa: E402
+from models.training.publish import Order, Parts, publish  # noqa: E402
 from models.vit import DefectNetwork, load_image_trained_stem  # noqa: E402
 
 TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
@@ -146,18 +146,6 @@ def test_a_release_of_other_classes_is_made_and_served_without_a_change_of_code(
     )
     card = release.path(CARD_FILE).read_text()
     assert "Bearing: nobody had labels for it" in card and "parent: tiny.0" in card
-
-
-def test_a_class_that_only_composed_pictures_show_is_served_and_goes_to_people(network: DefectNetwork) -> None:
-    random = np.random.default_rng(0)
-    painted = np.concatenate([random.uniform(0.6, 0.9, 50), random.uniform(0.0, 0.3, 50)]).astype(np.float32)
-    labels = np.repeat([1.0, 0.0], 50).astype(np.float32)
-    quiet = random.uniform(0.0, 0.2, 1000).astype(np.float32)
-    chosen = choose_without_photos(painted, labels, quiet, 0.8)
-    assert chosen.people and 0.2 < chosen.high <= 0.7 and chosen.low <= chosen.high
-    assert (painted[:50] >= chosen.high).mean() >= 0.8
-    noisy = choose_without_photos(painted, labels, random.uniform(0.0, 1.0, 1000).astype(np.float32), 0.8)
-    assert noisy.high > 0.98  # photos that show nothing would be called at any lower one
 
 
 def test_the_shipped_weights_in_torch_agree_with_the_shipped_reference() -> None:

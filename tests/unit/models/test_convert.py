@@ -189,7 +189,7 @@ def test_conversion_says_present_absent_and_unknown_only_where_the_source_does(t
         "sdnet_more/walls/7999": {(0, None, None)},
         "quay/h1/MAX_0006_5m": {(1, None, None)},
         "damage/1": {(0, 0, None)},
-        "scene/brighton": {(0, 0, None)},
+        "scene/brighton": {(0, 0, 0)},
         "scene/Concrete": {(0, 0, None)},
         "scene/rusty": {(0, 0, None)},
     }

@@ -10,6 +10,8 @@ from models.evaluation.thresholds import (
     FEWEST_GROUPS,
     PRECISION,
     choose,
+    choose_without_photos,
+    few_reach,
     misses_allowed,
     report_threshold,
     review_threshold,
@@ -171,9 +173,39 @@ def test_tiles_nobody_labelled_push_the_report_threshold_up_by_their_weight() ->
     assert light.high < 0.7 < heavy.high
 
 
-def test_fallback_thresholds_are_where_f1_is_best_and_where_the_floor_is_met() -> None:
-    probabilities = np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1], np.float32)
-    truth = np.array([1, 1, 0, 1, 0, 0], np.float32)
-    # at 0.3: 3 of 3 found, 1 false call, F1 = 6/7; at 0.8: 2 of 3 found, none false, F1 = 4/5
-    chosen = choose(probabilities, truth, ["a"] * 6, 0.5)
-    assert chosen.people and chosen.high == pytest.approx(0.3, abs=1e-4) and chosen.low == pytest.approx(0.15, abs=1e-4)
+def test_without_a_promise_few_tiles_are_called_that_nobody_says_show_it() -> None:
+    random = np.random.default_rng(0)
+    probabilities = np.concatenate([random.uniform(0.3, 0.9, 10), random.uniform(0.0, 0.5, 990)]).astype(np.float32)
+    truth = np.repeat([1.0, 0.0, np.nan], [10, 490, 500]).astype(np.float32)
+    chosen = choose(probabilities, truth, ["a"] * 1000, 0.8)
+    assert chosen.people and "fewer than 20 positives: set so that at most 0.5% of" in chosen.why
+    others = probabilities[10:]
+    assert (others >= chosen.high).sum() <= 0.005 * 990 and (others >= chosen.low).sum() <= 0.02 * 990
+    assert chosen.low < chosen.high
+
+
+def test_without_a_promise_the_threshold_is_still_where_f1_is_best_if_that_is_quiet_enough() -> None:
+    probabilities = np.array([0.9, 0.8, 0.7, *[0.1] * 50], np.float32)
+    chosen = choose(probabilities, np.repeat([1.0, 0.0], [3, 50]).astype(np.float32), ["a"] * 53, 0.5)
+    assert (chosen.high, chosen.low) == pytest.approx((0.7, 0.7), abs=1e-4)  # low: 0.8 would do for half of them
+
+
+@given(st.lists(st.floats(0.0, 0.9375, width=32), max_size=60), st.floats(0.0, 1.0))
+def test_few_reach_the_threshold_and_a_lower_one_would_be_reached_by_more(drawn: list[float], share: float) -> None:
+    probabilities = np.array(drawn, dtype=np.float32)
+    found = few_reach(probabilities, share)
+    assert (probabilities >= found).sum() <= share * len(drawn)
+    if found > 0.0:
+        assert (probabilities >= found - 1.01e-4).sum() > int(share * len(drawn))
+
+
+def test_a_class_that_only_composed_pictures_show_is_served_and_goes_to_people() -> None:
+    random = np.random.default_rng(0)
+    painted = np.concatenate([random.uniform(0.6, 0.9, 50), random.uniform(0.0, 0.3, 50)]).astype(np.float32)
+    labels = np.repeat([1.0, 0.0], 50).astype(np.float32)
+    quiet = random.uniform(0.0, 0.2, 1000).astype(np.float32)
+    chosen = choose_without_photos(painted, labels, quiet, 0.8)
+    assert chosen.people and 0.2 < chosen.high <= 0.7 and chosen.low <= chosen.high
+    assert (painted[:50] >= chosen.high).mean() >= 0.8
+    noisy = choose_without_photos(painted, labels, random.uniform(0.0, 1.0, 1000).astype(np.float32), 0.8)
+    assert noisy.high > 0.98  # photos that show nothing would be called at any lower one
