@@ -15,7 +15,7 @@ from models.training.pretrain import PretrainConfig, pretrain
 from models.training.train import Lessons, State, TrainConfig, train
 from models.vit import DefectNetwork
 
-TEACHER = TrainConfig(steps=450)
+TEACHER = TrainConfig(steps=600)
 PLAN_FILE = "plan.json"
 
 

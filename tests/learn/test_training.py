@@ -20,6 +20,7 @@ from models.training.train import (  # noqa: E402
     Drawing,
     Lessons,
     TrainConfig,
+    keep_in_float,
     label_weights,
     learning_rate,
     masked_loss,
@@ -109,6 +110,23 @@ def test_a_small_source_is_heard_beside_a_large_one_and_half_of_its_draws_show_a
     assert weights[1000:].sum() == pytest.approx(2 / 12)  # cube roots: 10 and 2
     assert weights[:10].sum() == pytest.approx(weights[10:1000].sum())
     assert weights[1000:1002].sum() == pytest.approx(weights[1002:].sum())
+
+
+@pytest.mark.parametrize(("weights", "stride", "changes"), [(3, 1, False), (3, 2, True), (5, 1, True)])
+def test_what_is_slow_in_bfloat16_is_computed_in_float_and_handed_on_in_bfloat16(
+    weights: int, stride: int, changes: bool
+) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(8, 8, weights, stride, groups=8))
+    features = torch.randn(1, 8, 9, 9).bfloat16()
+    exact = network(features.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        before = network(features)
+        keep_in_float(network)
+        after = network(features)
+    assert after.dtype == torch.bfloat16
+    assert torch.equal(after, exact.bfloat16()) == changes
+    assert torch.equal(after, before) != changes
 
 
 def test_a_network_from_nothing_learns_what_is_plain_to_see(tmp_path: Path) -> None:
