@@ -198,7 +198,7 @@ def keep_in_float(network: nn.Module) -> None:
     """Let the depthwise convolutions with a stride or with 5 x 5 weights run in float32, whatever autocast says.
 
     On a CPU their gradients in bfloat16 take 2 to 5 times as long as in float32 (oneDNN has a fast kernel for 3 x 3 at
-    stride 1 alone): two thirds of a step went there, and a step is 1.4 to 1.5 times as fast without (models/README.md).
+    stride 1 alone): two thirds of a step went there, and a step is a third faster without (benchmarks/README.md).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and (module.kernel_size[0] > 3 or module.stride[0] > 1):
