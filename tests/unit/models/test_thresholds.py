@@ -191,12 +191,13 @@ def test_without_a_promise_the_threshold_is_still_where_f1_is_best_if_that_is_qu
 
 
 @given(st.lists(st.floats(0.0, 0.9375, width=32), max_size=60), st.floats(0.0, 1.0))
+@example([0.9], 0.0)  # which is a little less in float32
 def test_few_reach_the_threshold_and_a_lower_one_would_be_reached_by_more(drawn: list[float], share: float) -> None:
     probabilities = np.array(drawn, dtype=np.float32)
     found = few_reach(probabilities, share)
     assert (probabilities >= found).sum() <= share * len(drawn)
     if found > 0.0:
-        assert (probabilities >= found - 1.01e-4).sum() > int(share * len(drawn))
+        assert (probabilities >= found - 1.02e-4).sum() > int(share * len(drawn))
 
 
 def test_a_class_that_only_composed_pictures_show_is_served_and_goes_to_people() -> None:
