@@ -9,22 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from stream.cli.app import app
+from tests.unit.cli.test_commands import LEAVES
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 NEED_TORCH = {"pretrain", "train"}
 """tests/learn/test_course.py watches these two in the same way."""
-
-
-def leaves(command: object, path: str = "") -> set[str]:
-    """Names of all commands that do something."""
-    below = getattr(command, "commands", None)
-    if not below:
-        return {path}
-    return {leaf for name, one in below.items() for leaf in leaves(one, f"{path} {name}".strip())}
 
 
 def watched(folder: Path, *command: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
@@ -54,7 +45,7 @@ def test_no_command_speaks_to_another_machine(tmp_path: Path) -> None:
     assert spoken_to == [], done.stderr
     assert done.returncode == 0, done.stderr
     used = set(json.loads(done.stdout.splitlines()[-1]))
-    assert used | NEED_TORCH == leaves(typer.main.get_command(app))
+    assert used | NEED_TORCH == {" ".join(leaf) for leaf in LEAVES}
 
 
 def test_the_watch_sees_a_command_that_does_speak(tmp_path: Path) -> None:
