@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from models.engines.protocol import Image, Tile
+from models.engines.protocol import HostImage, Tile
 from stream.errors import Misuse
 from stream.messages import HEADER_FRAME, Frame, encode
 from stream.photo import pixels
@@ -71,7 +71,7 @@ def tiles(paths: Sequence[Path]) -> list[Tile]:
     """All tiles of the largest photo, decoded, as the engine sees them in the line."""
     data = max(paths, key=lambda path: path.stat().st_size).read_bytes()
     header = read_header(data, max_pixels=200_000_000)
-    image = Image(pad(pixels.decode(data, header, np.empty(pixels.buffer_bytes(header), np.uint8)), 256))
+    image = HostImage(pad(pixels.decode(data, header, np.empty(pixels.buffer_bytes(header), np.uint8)), 256))
     grid = tile(image.width, image.height, 256)
     return [Tile(image, int(y), int(x)) for y in grid.ys for x in grid.xs]
 

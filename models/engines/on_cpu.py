@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from models.engines.protocol import Image, Pixels, Scores, Tile, check_image, gather
+from models.engines.protocol import HostImage, Image, Pixels, Scores, Tile, check_image, gather
 from models.release import Release
 
 
@@ -34,7 +34,7 @@ class OnCpu:
     def admit(self, image: Pixels) -> Image:
         """Keep the array; nothing is copied."""
         check_image(image, self.tile_size)
-        return Image(image)
+        return HostImage(image)
 
     def evict(self, image: Image) -> None:
         """The array is freed when the last reference to the image is gone."""

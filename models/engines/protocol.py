@@ -16,22 +16,23 @@ class EngineError(Exception):
 
 
 class Image:
-    """A picture an engine has admitted. Two admissions are two images, even of the same pixels."""
+    """A picture an engine has admitted; sides in pixels. Two admissions are two images, even of the same pixels."""
+
+    __slots__ = ("height", "width")
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height = height
+        self.width = width
+
+
+class HostImage(Image):
+    """One whose pixels, uint8 RGB [height, width, 3], stay where they were."""
 
     __slots__ = ("pixels",)
 
     def __init__(self, pixels: Pixels) -> None:
+        super().__init__(pixels.shape[0], pixels.shape[1])
         self.pixels = pixels
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return int(self.pixels.shape[1])
 
 
 class Tile(NamedTuple):
@@ -112,13 +113,20 @@ def check_image(image: Pixels, tile_size: int) -> None:
         raise EngineError(f"an image of {image.shape[1]}x{image.shape[0]} px holds no tile of {tile_size} px")
 
 
+def check_inside(image: Image, y: int, x: int, size: int) -> None:
+    """Raise EngineError for a tile that is not wholly inside its image: a copy would take less, or what is beside."""
+    if not (0 <= y <= image.height - size and 0 <= x <= image.width - size):
+        raise EngineError(f"the tile at y={y} x={x} is not inside its image of {image.width}x{image.height} px")
+
+
 def gather(tiles: Sequence[Tile], out: Pixels) -> None:
     """Copy each tile's pixels to its row of `out`, uint8[n, size, size, 3]: the only copy of a pixel on its way.
 
-    Raises EngineError for a tile that does not lie wholly inside its image; numpy would silently take less.
+    Raises EngineError for a tile that does not lie wholly inside its image, or whose image another engine has admitted.
     """
     size = out.shape[1]
     for row, (image, y, x) in zip(out, tiles, strict=True):
-        if not (0 <= y <= image.height - size and 0 <= x <= image.width - size):
-            raise EngineError(f"the tile at y={y} x={x} is not inside its image of {image.width}x{image.height} px")
+        check_inside(image, y, x, size)
+        if not isinstance(image, HostImage):
+            raise EngineError("the tile's image was admitted by another engine")
         row[...] = image.pixels[y : y + size, x : x + size]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image, gather
+from models.engines.protocol import EngineError, HostImage, Image, Pixels, Scores, Tile, check_image, gather
 
 Colour = tuple[int, int, int]
 
@@ -70,7 +70,7 @@ class ScriptedEngine:
         """Keep the array."""
         self._check_open()
         check_image(image, self.tile_size)
-        self.admitted.append(Image(image))
+        self.admitted.append(HostImage(image))
         return self.admitted[-1]
 
     def infer(self, tiles: Sequence[Tile]) -> Scores:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.dataset import Manifest, ManifestError
-from models.engines.protocol import EngineError, Image, Scores, Tile, check_image
+from models.engines.protocol import EngineError, HostImage, Image, Scores, Tile, check_image
 from models.evaluation.overall import evaluate
 from models.evaluation.scoring import CHUNK, check_pictures, judge, read_ahead, rules_of, score_manifest
 from tests.unit.models.made_releases import made_class
@@ -28,7 +28,7 @@ class Grey:
 
     def admit(self, image: np.ndarray) -> Image:
         check_image(image, SIDE)
-        admitted = Image(image)
+        admitted = HostImage(image)
         self.admitted.add(id(admitted))
         return admitted
 
