@@ -112,7 +112,8 @@ class Day:
         """Each benchmark in a run as small as it gets."""
         saved = self.folder / "saved"
         self("bench ingest", "--photos", self.card, "--frames", "1", "--repeats", "1", "--save", saved)
-        small = ("--photos", DATA / "flight", "--release", "small.1", "--precision", "f32")
+        (self.card / "torn.jpg").unlink()
+        small = ("--photos", self.card, "--release", "small.1", "--precision", "f32")
         self("bench pipeline", *small, "--frames", "1", "--repeats", "1", "--no-search", "--save", saved)
         latency = ("--burst", "2", "--unloaded", "1", "--seconds", "0.1", "--repeats", "1", "--loads", "30")
         self("bench latency", *small, "--only", "damage-10388*", *latency)
