@@ -112,12 +112,15 @@ class Day:
         """Each benchmark in a run as small as it gets."""
         saved = self.folder / "saved"
         self("bench ingest", "--photos", self.card, "--frames", "1", "--repeats", "1", "--save", saved)
-        (self.card / "torn.jpg").unlink()
-        small = ("--photos", self.card, "--release", "small.1", "--precision", "f32")
-        self("bench pipeline", *small, "--frames", "1", "--repeats", "1", "--no-search", "--save", saved)
+        small = ("--release", "small.1", "--precision", "f32")
+        large = self.folder / "large"  # enough tiles for one call of the engine
+        large.mkdir()
+        (large / "deck.jpg").symlink_to(DATA / "flight" / "deck-7036.jpg")
+        once = ("--frames", "1", "--repeats", "1", "--no-search")
+        self("bench pipeline", *small, "--photos", large, *once, "--save", saved)
         latency = ("--burst", "2", "--unloaded", "1", "--seconds", "0.1", "--repeats", "1", "--loads", "30")
-        self("bench latency", *small, "--only", "damage-10388*", *latency)
-        self("bench memory", *small, "--only", "damage-10388*", "--large", "1", "--many", "8")
+        self("bench latency", *small, "--photos", self.card, "--only", "damage-10388*", *latency)
+        self("bench memory", *small, "--photos", self.card, "--only", "damage-10388*", "--large", "1", "--many", "8")
         readme = self.folder / "README.md"
         readme.write_text((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
         self("bench report", "--results", saved, "--readme", readme)
