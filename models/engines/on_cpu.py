@@ -1,4 +1,4 @@
-"""What the engines for CPUs have in common: they speak for one release, keep the picture as it is, and copy tiles."""
+"""What the engines for CPUs have in common: they keep the picture as it is, and copy tiles."""
 
 from __future__ import annotations
 
@@ -6,30 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from models.engines.protocol import HostImage, Image, Pixels, Scores, Tile, check_image, gather
-from models.release import Release
+from models.engines.of_release import OfRelease
+from models.engines.protocol import HostImage, Image, Pixels, Tile, check_image, gather
 
 
-class OnCpu:
+class OnCpu(OfRelease):
     """The part of models/engines/protocol.py that does not depend on who does the arithmetic."""
-
-    def __init__(self, release: Release) -> None:
-        self._release = release
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those of the release."""
-        return self._release.names
-
-    @property
-    def tile_size(self) -> int:
-        """That of the release, in pixels."""
-        return self._release.tile_size
-
-    @property
-    def release(self) -> str:
-        """Id of the release."""
-        return self._release.id
 
     def admit(self, image: Pixels) -> Image:
         """Keep the array; nothing is copied."""
@@ -38,13 +20,6 @@ class OnCpu:
 
     def evict(self, image: Image) -> None:
         """The array is freed when the last reference to the image is gone."""
-
-    def _room(self, tiles: int) -> Scores:
-        """Where the scores of so many tiles go."""
-        shape = self._release.architecture
-        return Scores(
-            np.empty((tiles, shape.classes), dtype=np.float32), np.empty((tiles, shape.width), dtype=np.float32)
-        )
 
     def _batches(self, tiles: Sequence[Tile], size: int) -> Iterator[tuple[slice, Pixels]]:
         """Copies of up to `size` tiles at a time, uint8[n, side, side, 3], and which rows they are."""

@@ -22,6 +22,7 @@ DOORS = {
     "openvino": ("models/engines/openvino.py",),
     "onnxruntime": ("models/engines/onnxruntime.py",),
     "tensorrt": ("models/engines/tensorrt.py",),
+    "cuda": ("models/engines/gpu/cuda_bindings.py",),
     "timm": ("models/vit.py", "models/training/initial.py"),
 }
 """Heavy library -> where it may be imported. A role makes the registry, hence the exception below."""

@@ -1,7 +1,8 @@
 """What the GPU engine asks of a card: memory, streams that work in order, and events for which one waits in another.
 
 An address is a number, as CUDA and TensorRT pass it. Nothing here knows of tiles but `Stream.gather`, the one kernel.
-`numpy_device.py` is one for tests, which runs streams in any order that their events allow.
+`cuda_bindings.py` is NVIDIA's own package; `numpy_device.py` is for tests, and runs streams in any order that their
+events allow.
 """
 
 from __future__ import annotations

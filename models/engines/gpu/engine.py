@@ -14,6 +14,7 @@ import numpy as np
 from models.engines.gpu.buckets import cut
 from models.engines.gpu.device import Bytes, Device, DeviceError, DeviceLost, Event, Graph, OutOfDeviceMemory, Stream
 from models.engines.gpu.gather import ENTRY, PlacedImage, PlacedTile, check_side, fill
+from models.engines.of_release import OfRelease
 from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image
 from models.release import Release
 
@@ -97,7 +98,7 @@ class _Slot:
     """Rows, bucket and the scores they go to; None once they are there."""
 
 
-class GpuEngine:
+class GpuEngine(OfRelease):
     """Runs a network on a card; see models/engines/protocol.py for the promises.
 
     Three streams: photos go up on one; tiles are gathered and scored on the second; scores come down on the third.
@@ -107,7 +108,7 @@ class GpuEngine:
 
     def __init__(self, release: Release, device: Device, network: Network, graphs: bool = True) -> None:
         check_side(release.tile_size)
-        self._release = release
+        super().__init__(release)
         self._device = device
         self._network: Network | None = network
         self._graphs = graphs
@@ -119,21 +120,6 @@ class GpuEngine:
         self._stages = deque((device.pinned(STAGE_BYTES), device.event()) for _ in range(STAGES))
         self._images: set[DeviceImage] = set()
         self._spare: deque[tuple[int, int]] = deque()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those of the release."""
-        return self._release.names
-
-    @property
-    def tile_size(self) -> int:
-        """That of the release, in pixels."""
-        return self._release.tile_size
-
-    @property
-    def release(self) -> str:
-        """Id of the release."""
-        return self._release.id
 
     @property
     def precision(self) -> str:
@@ -166,11 +152,7 @@ class GpuEngine:
     def infer(self, tiles: Sequence[Tile]) -> Scores:
         """Queue bucket after bucket; collect each batch's scores when its slot is needed again, and at the end."""
         self._open()
-        shape = self._release.architecture
-        scores = Scores(
-            np.empty((len(tiles), shape.classes), dtype=np.float32),
-            np.empty((len(tiles), shape.width), dtype=np.float32),
-        )
+        scores = self._room(len(tiles))
         placed = [PlacedTile(self._mine(image), y, x) for image, y, x in tiles]
         try:
             self._queue_all(placed, scores)

@@ -1,0 +1,34 @@
+"""Without a card: the door to cuda-bindings says that there is none, and calls nothing that the package has not."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from cuda.bindings import driver, nvrtc, runtime
+
+from models.engines.gpu import cuda_bindings
+from models.engines.gpu.cuda_bindings import CudaDevice, driver_obstacle
+from models.engines.gpu.device import DeviceError
+
+MODULES = {"driver": driver, "nvrtc": nvrtc, "runtime": runtime}
+
+
+@pytest.mark.skipif(driver_obstacle() is None, reason="this machine has a card")
+def test_without_a_card_it_says_so_before_any_library_is_touched() -> None:
+    with pytest.raises(DeviceError, match=r"no NVIDIA driver|does not start|sees no card"):
+        CudaDevice()
+
+
+def test_every_name_it_uses_exists_in_the_package() -> None:
+    tree = ast.parse(Path(cuda_bindings.__file__).read_text(encoding="utf-8"))
+    used = {
+        (node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute | ast.Name)
+    }
+    named = {(module, name) for module, name in used if module in MODULES and not name.startswith("cuInit")}
+    assert len(named) > 25
+    for module, name in sorted(named - {("driver", "cuDeviceGetCount")}):  # that one is the driver's own
+        assert hasattr(MODULES[module], name), f"{module}.{name}"
+    errors = {one.name for one in runtime.cudaError_t}
+    assert errors >= cuda_bindings.STICKY
