@@ -22,10 +22,10 @@ def refuse(self, address, *rest):
     sys.exit(f"connected to {address}")
 socket.socket.connect = socket.socket.connect_ex = refuse
 from stream.cli.app import app
-quick = ["--threads", "1", "--rounds", "1", "--seconds", "0", "--json"]
+quick = ["--rounds", "1", "--seconds", "0", "--json"]
 for words in (
     ["build", *quick],
-    ["check", "--threads", "1", "--json"],
+    ["check", "--json"],
     ["bench", "--only", "openvino f32", "--batch", "4", "--save", sys.argv[1], *quick],
 ):
     app(["engine", *words], standalone_mode=False)
