@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 LAUNCH = 4
-"""What another launch costs, in tiles: a batch of 8 takes about as long as 4 tiles more of a batch of 64 would."""
+"""What another batch is taken to cost, in tiles: a guess, until it is measured on a card."""
 
 
 class Part(NamedTuple):

@@ -17,16 +17,18 @@ THREADS = 256
 ROWS = 8
 """Rows of a tile that one block of the kernel copies."""
 
-SOURCE = r"""
+SOURCE = (
+    f"#define ROWS {ROWS}"
+    + r"""
 struct Entry { unsigned long long source, pitch; };
 
-// Block (x, y): rows 8 x to 8 x + 7 of tile y. A tile starts anywhere in its photo, so it is read byte by byte
+// Block (x, y): ROWS rows of tile y from row ROWS * x on. A tile starts anywhere in its photo: it is read byte by byte
 // (neighbouring threads read neighbouring words, and the cache has the rest), and written as whole words.
 extern "C" __global__ void gather(const Entry *table, unsigned int side, unsigned char *target)
 {
     const Entry entry = table[blockIdx.y];
     const unsigned int words = side * 3 / 4;
-    for (unsigned int row = 8 * blockIdx.x; row < 8 * blockIdx.x + 8 && row < side; ++row) {
+    for (unsigned int row = ROWS * blockIdx.x; row < ROWS * (blockIdx.x + 1) && row < side; ++row) {
         const unsigned char *from = (const unsigned char *)entry.source + row * entry.pitch;
         unsigned int *to = (unsigned int *)(target + ((unsigned long long)blockIdx.y * side + row) * side * 3);
         for (unsigned int word = threadIdx.x; word < words; word += blockDim.x) {
@@ -36,6 +38,7 @@ extern "C" __global__ void gather(const Entry *table, unsigned int side, unsigne
     }
 }
 """
+)
 """CUDA C++, compiled on the card's machine; the test compiles the same text with the host's compiler."""
 
 
