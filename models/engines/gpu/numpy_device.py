@@ -25,6 +25,8 @@ class Troubles:
     """Bytes it has."""
     lost_at: int | None = None
     """The piece of work, counted from 0, that breaks the card for good."""
+    captures: bool = True
+    """Whether work can be captured as a graph."""
 
 
 @dataclass
@@ -132,6 +134,8 @@ class NumpyStream:
 
     def capture(self, work: Callable[[], None]) -> Graph:
         """What `work` enqueues is kept instead of queued."""
+        if not self._device.troubles.captures:
+            raise DeviceError("operation not permitted when the stream is capturing")
         self._captured = []
         try:
             work()
@@ -187,6 +191,11 @@ class NumpyDevice:
     def unpin(self, memory: Bytes) -> None:
         """Forget it."""
         self._pinned = [one for one in self._pinned if one is not memory]
+
+    @property
+    def pinned_blocks(self) -> int:
+        """How many nobody has given back."""
+        return len(self._pinned)
 
     def stream(self) -> Stream:
         """Counted from 1."""

@@ -47,7 +47,7 @@ def test_every_tile_has_its_own_scores_in_any_order_of_the_streams(
 
 
 def test_a_photo_larger_than_the_stages_goes_up_whole(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.engines.gpu.engine.STAGE_BYTES", 1000)
+    monkeypatch.setattr("models.engines.gpu.photos.STAGE_BYTES", 1000)
     device = NumpyDevice(seed=5)
     engine = made_engine(release, device)
     pixels = photo(1, 60, 70)
@@ -98,6 +98,35 @@ def test_a_bucket_without_memory_is_given_up_for_smaller_ones(release: Release) 
     assert engine.batch_sizes == (2, 5) and max(network.enqueued) == 5
     expected = scripted(np.stack([photo(1)[y : y + SIDE, :SIDE] for y in range(16)]))
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+
+
+def test_buckets_that_have_no_room_at_the_start_are_left_out(release: Release) -> None:
+    device = NumpyDevice(troubles=Troubles(memory=1500))
+    engine = made_engine(release, device, MeansNetwork(device, buckets=(1, 2, 80)))
+    assert engine.batch_sizes == (1, 2)
+    image = engine.admit(photo(1, SIDE, SIDE))
+    found = engine.infer([Tile(image, 0, 0)] * 3)
+    np.testing.assert_array_equal(found.probabilities, scripted(np.stack([photo(1, SIDE, SIDE)] * 3)).probabilities)
+    engine.close()
+    assert not device.blocks
+
+
+def test_without_room_for_the_smallest_bucket_at_the_start_it_holds_nothing(release: Release) -> None:
+    device = NumpyDevice(troubles=Troubles(memory=300))
+    with pytest.raises(OutOfDeviceMemory, match="no room for batches of 2 tiles beside what else uses numpy"):
+        made_engine(release, device)
+    assert not device.blocks and device.pinned_blocks == 0
+
+
+def test_where_nothing_can_be_captured_every_batch_is_enqueued(release: Release) -> None:
+    device = NumpyDevice(troubles=Troubles(captures=False))
+    network = MeansNetwork(device, buckets=(4,))
+    engine = made_engine(release, device, network)
+    image = engine.admit(photo(1))
+    for _ in range(10):
+        found = engine.infer([Tile(image, 0, 0)] * 4)
+    assert len(network.enqueued) == 10
+    np.testing.assert_array_equal(found.probabilities, scripted(np.stack([photo(1)[:SIDE, :SIDE]] * 4)).probabilities)
 
 
 def test_without_memory_for_the_smallest_bucket_it_says_what_to_do(release: Release) -> None:
