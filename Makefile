@@ -67,9 +67,17 @@ $(VENV)/base: requirements/base.txt pyproject.toml | $(BIN)/python
 	$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/test: requirements/test.txt $(VENV)/base
+$(VENV)/test: requirements/test.txt $(VENV)/base | $(VENV)/tensorrt
 	$(PIP) -r requirements/test.txt
 	@touch $@
+
+# Bindings alone, beside each other and out of the way: tests compare their stand-in with what is in there, and run nothing.
+TENSORRT := 8.6.1:tensorrt-bindings 10.13.3.9:tensorrt-cu12-bindings 11.4.0.106:tensorrt-cu12-bindings
+
+$(VENV)/tensorrt: | $(BIN)/python
+	@mkdir -p $@
+	@for one in $(TENSORRT); do version=$${one%%:*}; \
+	  $(PIP) --no-deps --target $@/$$version $${one##*:}==$$version || echo "TensorRT $$version: no bindings for this Python"; done
 
 $(VENV)/train: requirements/train.txt $(VENV)/test
 	$(PIP) -r requirements/train.txt

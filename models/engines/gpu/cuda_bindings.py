@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from models.engines.gpu.device import Bytes, Card, DeviceError, DeviceLost, Event, Graph, OutOfDeviceMemory, Stream
+from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.gather import SOURCE, THREADS, blocks
 
 STICKY = frozenset({"cudaErrorIllegalAddress", "cudaErrorIllegalInstruction", "cudaErrorMisalignedAddress"}) | {
@@ -28,23 +29,6 @@ STICKY = frozenset({"cudaErrorIllegalAddress", "cudaErrorIllegalInstruction", "c
     "cudaErrorUnknown",
 }
 """After these the process can do nothing with the card any more (CUDA Runtime API, `cudaError_t`)."""
-
-
-def driver_obstacle() -> str | None:
-    """Why there is no card to use, asked of the driver alone: libraries above it crash where there is none.
-
-    None if there is one.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver (libcuda.so.1 cannot be loaded)"
-    if status := driver.cuInit(0):
-        return f"the NVIDIA driver does not start (cuInit says {status})"
-    count = ctypes.c_int(0)
-    if (status := driver.cuDeviceGetCount(ctypes.byref(count))) or count.value == 0:
-        return f"the NVIDIA driver sees no card (cuDeviceGetCount says {status})"
-    return None
 
 
 class _Calls:

@@ -1,0 +1,329 @@
+"""The only door to TensorRT 8.6, 10 and 11: compiles ONNX into a plan, and runs a plan as a network of the GPU engine.
+
+What the three have in common is used (tensor names, profiles, `execute_async_v3`). Where they differ, what the library
+has decides, never its version's number. Not run on a card yet: tests drive it against a library made to the signatures
+of the real bindings of 8.6, 10 and 11, which are checked one by one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from models.engines.gpu.device import Device, DeviceError, OutOfDeviceMemory, Stream
+from models.engines.gpu.driver import driver_obstacle
+from models.engines.gpu.engine import Addresses
+from models.engines.gpu.typed import in_half
+
+log = logging.getLogger(__name__)
+
+TensorRtPrecision = Literal["f32", "f16", "int8"]
+Heed = Callable[[str, int, int], bool]
+"""Told of a phase of the build, steps done and steps in all; False ends the build."""
+
+INPUT, OUTPUTS = "tiles", ("probabilities", "embeddings")
+WORKSPACE = 2 << 30
+"""Bytes that a kernel may use for itself while it is tried; more is not asked for by networks of this size."""
+NO_MEMORY = ("out of memory", "OutOfMemory", "insufficient memory")
+
+
+class BuildStopped(DeviceError):
+    """Whoever watched the build has ended it; nothing was made."""
+
+
+class Order(NamedTuple):
+    """What to compile: a release's ONNX, for batches of exactly these sizes of tiles of `side` px."""
+
+    graph: bytes
+    precision: TensorRtPrecision
+    buckets: tuple[int, ...]
+    side: int
+
+
+class Built(NamedTuple):
+    """A plan, and what was timed to make it."""
+
+    plan: bytes
+    timing: bytes
+
+
+class TensorRt:
+    """The library as it is installed here; `module` is for tests."""
+
+    def __init__(self, module: Any = None) -> None:
+        if module is None:
+            if obstacle := driver_obstacle():
+                raise DeviceError(obstacle)
+            try:
+                module = importlib.import_module("tensorrt")
+            except ImportError as error:
+                raise DeviceError(f"TensorRT is not installed here ({error})") from error
+        self._trt = module
+        self._said: list[str] = []
+        self._logger = self._made_logger()
+
+    @property
+    def version(self) -> str:
+        """As the library says it; plans of another one do not load."""
+        return str(self._trt.__version__)
+
+    @property
+    def typed(self) -> bool:
+        """Whether the graph alone says what is computed in which numbers (10 and 11)."""
+        return hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    def build(self, order: Order, timing: bytes = b"", heed: Heed | None = None) -> Built:
+        """Compile; takes seconds to minutes.
+
+        Raises OutOfDeviceMemory if the card has too little free, BuildStopped if `heed` said so (with 8.6 it is only
+        asked before and after), DeviceError with the library's own words for anything else. What `heed` raises comes
+        through.
+        """
+        trt, graph = self._trt, order.graph
+        if self.typed and order.precision != "f32":
+            graph = in_half(graph)
+        self._said.clear()
+        builder = trt.Builder(self._logger)
+        network = builder.create_network(self._network_flags())
+        parser = trt.OnnxParser(network, self._logger)
+        if not parser.parse(graph):
+            raise DeviceError("; ".join(str(parser.get_error(number)) for number in range(parser.num_errors)))
+        config = builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+        # Neither cuBLAS nor cuDNN: a box has a gigabyte more room without, and 11 knows them no longer.
+        sources = trt.TacticSource
+        config.set_tactic_sources(1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS))
+        if not self.typed:
+            self._allow(config, network, order.precision)
+        for bucket in order.buckets:
+            profile, shape = builder.create_optimization_profile(), (bucket, order.side, order.side, 3)
+            profile.set_shape(INPUT, shape, shape, shape)
+            config.add_optimization_profile(profile)
+        cache = self._timing_cache(config, timing)
+        watch = self._watch(config, heed)
+        plan = builder.build_serialized_network(network, config)
+        watch.raise_if_stopped()
+        if plan is None:
+            raise self._failure(f"a plan for batches of {order.buckets} tiles in {order.precision} cannot be built")
+        return Built(bytes(plan), bytes(cache.serialize()))
+
+    def open(self, plan: bytes, precision: TensorRtPrecision, device: Device) -> TensorRtNetwork:
+        """A plan as a network; raises OutOfDeviceMemory, or DeviceError for a plan that does not load here."""
+        self._said.clear()
+        runtime = self._trt.Runtime(self._logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self._failure("a plan does not load")
+        return TensorRtNetwork(self, (runtime, engine), precision, device)
+
+    def context(self, engine: Any) -> Any:
+        """Room for one batch on its way, without memory of its own; raises DeviceError."""
+        trt = self._trt
+        if hasattr(engine, "create_execution_context_without_device_memory"):
+            made = engine.create_execution_context_without_device_memory()
+        else:
+            made = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if made is None:
+            raise self._failure("no execution context can be made")
+        return made
+
+    def check(self, done: bool, what: str) -> None:
+        """Raise what the library has said if a call of it came to nothing."""
+        if not done:
+            raise self._failure(what)
+
+    def shapes(self, engine: Any) -> tuple[tuple[int, ...], ...]:
+        """The input's shape in each profile; raises DeviceError for a plan that is none of ours."""
+        trt = self._trt
+        found = {engine.get_tensor_name(number): number for number in range(engine.num_io_tensors)}
+        types = {INPUT: trt.DataType.UINT8, **dict.fromkeys(OUTPUTS, trt.DataType.FLOAT)}
+        if set(found) != set(types) or any(engine.get_tensor_dtype(name) != one for name, one in types.items()):
+            raise DeviceError(f"a plan with the tensors {', '.join(sorted(found))} is none of a release's")
+        profiles = range(engine.num_optimization_profiles)
+        return tuple(tuple(engine.get_tensor_profile_shape(INPUT, number)[2]) for number in profiles)
+
+    def _failure(self, what: str) -> DeviceError:
+        """An error of the kind that the library's own words say it is."""
+        said = "; ".join(self._said[-3:]) or "it does not say why"
+        kind = OutOfDeviceMemory if any(words in said for words in NO_MEMORY) else DeviceError
+        return kind(f"TensorRT {self.version}: {what}: {said}")
+
+    def _network_flags(self) -> int:
+        flags = self._trt.NetworkDefinitionCreationFlag
+        if not self.typed:
+            return 1 << int(flags.EXPLICIT_BATCH)
+        # 10 has both and needs this one said; 11 has only this one, and it is always so.
+        return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "EXPLICIT_BATCH") else 0
+
+    def _allow(self, config: Any, network: Any, precision: TensorRtPrecision) -> None:
+        """8.6: what it may compute in, and which layers it may not touch (`typed.py` says why)."""
+        trt = self._trt
+        if precision == "f32":
+            return
+        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        if precision == "int8":
+            config.set_flag(trt.BuilderFlag.INT8)
+        for number in range(network.num_layers):
+            layer = network.get_layer(number)
+            if layer.type in {trt.LayerType.NORMALIZATION, trt.LayerType.SOFTMAX}:
+                layer.precision = trt.DataType.FLOAT
+
+    def _timing_cache(self, config: Any, timing: bytes) -> Any:
+        """The timings of before, or none if the library does not take them."""
+        cache = config.create_timing_cache(timing)
+        if cache is None or not config.set_timing_cache(cache, False):
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+        return cache
+
+    def _watch(self, config: Any, heed: Heed | None) -> _Watch:
+        watch = _Watch(heed)
+        if hasattr(self._trt, "IProgressMonitor"):
+            config.progress_monitor = _monitor(self._trt, watch)
+        else:
+            watch.step("build", 0, 1)
+            watch.raise_if_stopped()
+        return watch
+
+    def _made_logger(self) -> Any:
+        """The library's words go to the log; its errors are kept for the message of what fails next."""
+        trt, said = self._trt, self._said
+        levels = {
+            trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+            trt.ILogger.ERROR: logging.ERROR,
+            trt.ILogger.WARNING: logging.WARNING,
+            trt.ILogger.INFO: logging.DEBUG,
+        }
+
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, words: str) -> None:
+                level = levels.get(severity, logging.NOTSET)
+                if level == logging.ERROR:
+                    said.append(words)
+                if level > logging.NOTSET:
+                    log.log(level, "tensorrt %s", words)
+
+        return Logger()
+
+
+class TensorRtNetwork:
+    """See `Network` in models/engines/gpu/engine.py: one execution context for each bucket, one memory for all.
+
+    Batches run one after the other, so their activations may lie in the same place. A bucket whose activations find no
+    room is left out.
+    """
+
+    def __init__(self, library: TensorRt, plan: tuple[Any, Any], precision: TensorRtPrecision, device: Device) -> None:
+        self._library, self._device, self._precision = library, device, precision
+        self._runtime, self._engine = plan
+        self._shapes = {shape[0]: (number, shape) for number, shape in enumerate(library.shapes(self._engine))}
+        self._contexts: dict[int, Any] = {}
+        self._scratch, self._fitting = self._memory(sorted(self._shapes))
+
+    @property
+    def precision(self) -> str:
+        """As the plan was asked for."""
+        return self._precision
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Those of the plan that fit."""
+        return self._fitting
+
+    def enqueue(self, bucket: int, at: Addresses, stream: Stream) -> None:
+        """With the bucket's own context."""
+        context = self._contexts.get(bucket) or self._context(bucket, stream)
+        for name, address in zip((INPUT, *OUTPUTS), at, strict=True):
+            self._library.check(context.set_tensor_address(name, address), f"the address of {name} is refused")
+        self._library.check(context.execute_async_v3(stream.handle), f"a batch of {bucket} tiles does not start")
+
+    def close(self) -> None:
+        """Contexts first, then the engine, then the runtime: each holds on to the one before."""
+        self._contexts.clear()
+        if self._engine is not None:
+            self._engine = None
+            self._runtime = None
+            self._device.free(self._scratch)
+
+    def _memory(self, buckets: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+        """Memory for the activations of the largest bucket that finds any, and the buckets up to it."""
+        refused: OutOfDeviceMemory | None = None
+        for largest in reversed(buckets):
+            try:
+                address = self._device.allocate(max(1, self._activations(largest)))
+            except OutOfDeviceMemory as error:
+                refused = error
+                continue
+            return address, tuple(one for one in buckets if one <= largest)
+        raise OutOfDeviceMemory(f"no room for the activations of {min(buckets)} tiles ({refused})") from refused
+
+    def _activations(self, bucket: int) -> int:
+        """In bytes; 8.6 knows only what its largest profile needs."""
+        engine, profile = self._engine, self._shapes[bucket][0]
+        if hasattr(engine, "get_device_memory_size_for_profile_v2"):
+            return int(engine.get_device_memory_size_for_profile_v2(profile))
+        if hasattr(engine, "get_device_memory_size_for_profile"):
+            return int(engine.get_device_memory_size_for_profile(profile))
+        return int(engine.device_memory_size)
+
+    def _context(self, bucket: int, stream: Stream) -> Any:
+        profile, shape = self._shapes[bucket]
+        context = self._library.context(self._engine)
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(self._scratch, self._activations(bucket))
+        else:
+            context.device_memory = self._scratch
+        chosen = context.set_optimization_profile_async(profile, stream.handle)
+        self._library.check(chosen, f"the profile for {bucket} tiles is refused")
+        self._library.check(context.set_input_shape(INPUT, shape), f"batches of {bucket} tiles are refused")
+        self._contexts[bucket] = context
+        return context
+
+
+class _Watch:
+    """Carries what a watcher says or raises out of the library's callbacks, which must not raise."""
+
+    def __init__(self, heed: Heed | None) -> None:
+        self._heed = heed
+        self._stopped: BaseException | None = None
+
+    def step(self, phase: str, done: int, steps: int) -> bool:
+        """Whether to go on."""
+        if self._heed is None or self._stopped is not None:
+            return self._stopped is None
+        try:
+            if not self._heed(phase, done, steps):
+                self._stopped = BuildStopped(f"the build was stopped in {phase}, {done} of {steps}")
+        except BaseException as error:  # Ctrl-C among them: it goes on where Python has the word again
+            self._stopped = error
+        return self._stopped is None
+
+    def raise_if_stopped(self) -> None:
+        """What the watcher wanted."""
+        if self._stopped is not None:
+            raise self._stopped
+
+
+def _monitor(trt: Any, watch: _Watch) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            watch.step(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return watch.step(phase_name, step + 1, self._steps.get(phase_name, 0))
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
