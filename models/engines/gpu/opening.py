@@ -1,0 +1,151 @@
+"""Opens a release on this machine's card: with the plan made here before, or with one that is compiled now."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory
+from models.engines.gpu.engine import GpuEngine
+from models.engines.gpu.plans import PlanKey, Plans
+from models.engines.protocol import EngineError
+from models.engines.tensorrt import Heed, Order, TensorRt, TensorRtNetwork, TensorRtPrecision
+from models.release import INT8_FILE, MODEL_FILE, Release, ReleaseError
+
+log = logging.getLogger(__name__)
+
+BUCKETS = (8, 32, 64, 128, 192)
+"""The tiles of a request or of a photo, roughly; each is compiled by itself, so that nothing is padded for long."""
+
+
+class OnCard(NamedTuple):
+    """What engines on a card are made with; tests make it of numpy."""
+
+    library: TensorRt
+    device: Callable[[], Device]
+
+
+class TensorRtEngine(GpuEngine):
+    """A release on a card by way of TensorRT, with a device of its own; see models/engines/protocol.py."""
+
+    def __init__(self, release: Release, device: Device, network: TensorRtNetwork) -> None:
+        super().__init__(release, device, network)
+        self._own = device
+
+    def close(self) -> None:
+        """And the device with it."""
+        super().close()
+        _close(self._own)
+
+
+def this_card() -> OnCard:
+    """TensorRT and the card of this machine; raises EngineError, with what is missing."""
+    from models.engines.gpu.cuda_bindings import CudaDevice
+
+    return OnCard(TensorRt(), CudaDevice)
+
+
+def open_tensorrt(
+    release: Release,
+    precision: TensorRtPrecision,
+    folder: Path,
+    card: OnCard | None = None,
+    *,
+    heed: Heed | None = None,
+    buckets: tuple[int, ...] = BUCKETS,
+) -> TensorRtEngine:
+    """Open a verified release on the card (None: this machine's); plans are kept in `folder`.
+
+    Where the memory for the largest bucket is missing, to compile it or to run it, the next smaller one is the largest.
+    `heed` hears how far a compilation is and may end it; without, the log does. Its scores are nobody's business here:
+    whoever opens an engine holds it against the golden tiles.
+
+    Raises:
+        EngineError: there is no card, or no TensorRT, or the release has no such file, or nothing fits.
+    """
+    workshop = _Workshop(card or this_card(), Plans(folder), heed or _logged(release))
+    try:
+        graph = release.path(INT8_FILE if precision == "int8" else MODEL_FILE).read_bytes()
+    except ReleaseError as error:
+        raise EngineError(f"{release.id} in {precision}: {error}") from error
+    refused: OutOfDeviceMemory | None = None
+    for count in range(len(buckets), 0, -1):
+        order = Order(graph, precision, buckets[:count], release.tile_size)
+        try:
+            return workshop.open(release, order)
+        except OutOfDeviceMemory as error:
+            log.warning(
+                "gpu bucket given up release=%s bucket=%d reason=%r", release.id, buckets[count - 1], str(error)
+            )
+            refused = error
+    raise OutOfDeviceMemory(f"{release.id} in {precision}: {refused}") from refused
+
+
+class _Workshop(NamedTuple):
+    """Where an order becomes an engine."""
+
+    card: OnCard
+    plans: Plans
+    heed: Heed
+
+    def open(self, release: Release, order: Order) -> TensorRtEngine:
+        """With all that the order asks for; raises EngineError, and then nothing is left on the card."""
+        with ExitStack() as undo:
+            device = self.card.device()
+            undo.callback(_close, device)
+            library = f"tensorrt {self.card.library.version}"
+            key = PlanKey.of(device.card, library, order.graph, order.precision, order.buckets)
+            network = self._kept(key, order, device) or self._compiled(key, order, device)
+            undo.callback(network.close)
+            engine = TensorRtEngine(release, device, network)
+            undo.pop_all()
+            return engine
+
+    def _kept(self, key: PlanKey, order: Order, device: Device) -> TensorRtNetwork | None:
+        """The network of a plan made before; None if there is none, or the library does not take it after all."""
+        plan = self.plans.read(key)
+        if plan is None:
+            return None
+        try:
+            return self.card.library.open(plan, order.precision, device)
+        except (OutOfDeviceMemory, DeviceLost):
+            raise
+        except DeviceError as error:
+            log.warning("gpu plan does not load reason=%r; compiling anew", str(error))
+            return None
+
+    def _compiled(self, key: PlanKey, order: Order, device: Device) -> TensorRtNetwork:
+        log.info("gpu compiling precision=%s buckets=%s: once, it takes minutes", order.precision, order.buckets)
+        built = self.card.library.build(order, self.plans.timing(key), self.heed)
+        network = self.card.library.open(built.plan, order.precision, device)
+        try:
+            self.plans.write(key, built.plan)
+            self.plans.write_timing(key, built.timing)
+        except OSError as error:
+            log.warning("gpu plan cannot be kept reason=%r", str(error))
+        return network
+
+
+def _logged(release: Release) -> Heed:
+    """Says every ten seconds how far a compilation is."""
+    last = time.monotonic()
+
+    def heed(phase: str, done: int, steps: int) -> bool:
+        nonlocal last
+        if (now := time.monotonic()) - last >= 10.0:
+            last = now
+            log.info("gpu compiling release=%s phase=%r step=%d of=%d", release.id, phase, done, steps)
+        return True
+
+    return heed
+
+
+def _close(device: Device) -> None:
+    """A card that was lost has said so already, and has nothing to give back."""
+    with contextlib.suppress(DeviceLost):
+        device.close()
