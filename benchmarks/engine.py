@@ -8,6 +8,7 @@ from typing import Any
 
 from models.engines import trial
 from models.engines.autopilot import choose
+from models.engines.candidates import Conditions
 from models.engines.openvino import OpenVinoEngine, OpenVinoOptions, Precision
 from models.engines.processor import cores
 from models.engines.protocol import Engine, EngineError, Tile
@@ -51,7 +52,7 @@ def chosen_precision(release: Release, asked: str) -> Precision:
             return asked
         case "auto":
             try:
-                return choose(release).precision
+                return chosen_precision(release, choose(release, Conditions(backend="openvino")).precision)
             except EngineError as error:
                 raise Broken(str(error)) from error
     raise Misuse(f"the CPU engine runs auto, f32, bf16 or int8, not {asked!r}")

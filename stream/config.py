@@ -110,10 +110,14 @@ class EngineSection(Section, frozen=True, kw_only=True):
     """Folder of the site's own releases, over the ones that ship with spanwatch; None: only those."""
     trusted_keys: str | None = None
     """Folder of public keys (`*.pub.pem`) whose releases run here, beside the keys that ship; None: only those."""
+    backend: str = "auto"
+    """`tensorrt` (graphics cards) or `openvino` (CPUs) and nothing else; `auto` takes whichever is faster here."""
     precision: str = "auto"
-    """`auto` takes the fastest of f32, bf16 and int8 that passes the gate on this machine (spanwatch engine build)."""
+    """`auto` takes the fastest of f32, f16, bf16 and int8 that passes the gate here (spanwatch engine build)."""
     threads: int = 0
-    """Cores for inference; 0: all."""
+    """Cores for inference on a CPU; 0: all."""
+    cache: str | None = None
+    """Folder where measurements and compiled plans are kept; None: `~/.cache/spanwatch`."""
 
 
 class WorkerSection(Section, frozen=True, kw_only=True):

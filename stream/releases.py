@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from models.engines.autopilot import open_engine
+from models.engines.candidates import Conditions
 from models.engines.protocol import EngineError
 from models.release import Release, ReleaseError
 from models.releases.signing import key_in
@@ -69,9 +71,12 @@ def site_key(section: EngineSection) -> Path:
 
 
 def engine_agrees(release: Release) -> str | None:
-    """Why this processor does not compute what the release's golden tiles say; None: it does."""
+    """Why this machine does not compute what the release's golden tiles say; None: it does.
+
+    The processor is asked where it can be: a graphics card would compile for minutes what nobody will run.
+    """
     try:
-        open_engine(release, "f32").close()
+        open_engine(release, "f32", Conditions(backend="openvino" if find_spec("openvino") else None)).close()
     except EngineError as error:
         return str(error)
     return None

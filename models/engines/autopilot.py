@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from models.engines.choices import Choice, Trial, default_folder, read_choice, this_machine, write_choice
+import msgspec
+
+from models.engines.candidates import AnyPrecision, Candidate, Conditions, candidates
+from models.engines.choices import Choice, Trial, read_choice, this_machine, write_choice
 from models.engines.gate import Verdict, judge
-from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
-from models.engines.processor import has_bf16
+from models.engines.gpu.device import DeviceLost
 from models.engines.protocol import Engine, EngineError
 from models.engines.trial import evidence, golden, median, rates, score_tiles
-from models.release import INT8_FILE, Release
+from models.release import Release
 from models.releases.disk import locked
 
 log = logging.getLogger(__name__)
@@ -34,30 +36,29 @@ QUICK = Pace()
 
 
 def open_engine(
-    release: Release,
-    precision: Literal["auto", "f32", "bf16", "int8"] = "auto",
-    threads: int | None = None,
-    folder: Path | None = None,
+    release: Release, precision: AnyPrecision | Literal["auto"] = "auto", under: Conditions | None = None
 ) -> Engine:
-    """Open a verified release; `threads` is the number of cores to use (None: all this process may use).
+    """Open a verified release.
 
-    `auto` is the fastest precision that passes the gate (models/engines/gate.py), measured once on this machine and
-    remembered in `folder` (None: the user's cache). Raises EngineError if the precision asked for, or any with `auto`,
-    is not to be had or does not compute what the golden tiles say.
+    `auto` is the fastest engine and precision that passes the gate (models/engines/gate.py), measured once on this
+    machine and remembered. Raises EngineError if the precision asked for, or any with `auto`, is not to be had or does
+    not compute what the golden tiles say.
     """
+    where = under or Conditions()
     if precision != "auto":
-        return _opened(release, precision, threads)
-    where = folder or default_folder()
-    choice = choose(release, threads, where)
+        return _first(release, precision, where)
+    choice = choose(release, where)
     try:
-        engine = _opened(release, choice.precision, threads)
+        engine = _opened(release, choice, where)
     except EngineError as error:
-        log.warning("engine remembered precision=%s fails=%r; measuring again", choice.precision, str(error))
-        choice = build(release, threads, where)
-        engine = _opened(release, choice.precision, threads)
+        chosen = f"{choice.engine} {choice.precision}"
+        log.warning("engine remembered choice=%r fails=%r; measuring again", chosen, str(error))
+        choice = build(release, where)
+        engine = _opened(release, choice, where)
     log.info(
-        "engine chosen release=%s precision=%s tiles_per_second=%.0f why=%r",
+        "engine chosen release=%s engine=%s precision=%s tiles_per_second=%.0f why=%r",
         release.id,
+        choice.engine,
         choice.precision,
         choice.tiles_per_second,
         choice.why,
@@ -65,63 +66,59 @@ def open_engine(
     return engine
 
 
-def choose(release: Release, threads: int | None = None, folder: Path | None = None) -> Choice:
+def choose(release: Release, under: Conditions | None = None) -> Choice:
     """The choice of an earlier measurement, or of one made now; processes that start together measure once.
 
-    Raises EngineError if no precision passes the gate.
+    Raises EngineError if nothing passes the gate.
     """
-    where = folder or default_folder()
-    machine = this_machine(release, threads)
-    with _locked(where) as writable:
-        choice = read_choice(where, machine)
+    where = under or Conditions()
+    machine = this_machine(release, where)
+    with _locked(where.folder) as writable:
+        choice = read_choice(where.folder, machine)
         if choice is None:
             log.info("engine measuring release=%s cores=%d: once, it takes some seconds", release.id, machine.cores)
-            choice = _measured(release, threads, QUICK)
+            choice = _measured(release, where, QUICK)
             if writable:
-                _keep(where, choice)
+                _keep(where.folder, choice)
     return choice
 
 
-def build(
-    release: Release,
-    threads: int | None = None,
-    folder: Path | None = None,
-    pace: Pace = QUICK,
-) -> Choice:
-    """Measure every precision on this machine, take the fastest that passes the gate, and remember it.
+def build(release: Release, under: Conditions | None = None, pace: Pace = QUICK) -> Choice:
+    """Measure every candidate on this machine, take the fastest that passes the gate, and remember it.
 
     Raises EngineError if none passes.
     """
-    where = folder or default_folder()
-    with _locked(where) as writable:
-        choice = _measured(release, threads, pace)
+    where = under or Conditions()
+    with _locked(where.folder) as writable:
+        choice = _measured(release, where, pace)
         if writable:
-            _keep(where, choice)
+            _keep(where.folder, choice)
     return choice
 
 
-def try_all(release: Release, threads: int | None = None, pace: Pace = QUICK) -> list[Trial]:
-    """Each precision's speed and verdict; one that cannot be opened or run keeps the reason in its record."""
+def try_all(release: Release, under: Conditions, pace: Pace = QUICK) -> list[Trial]:
+    """Each candidate's speed and verdict; one that cannot be opened or run keeps the reason in its record."""
     known, all_known = golden(release), evidence(release)
-    trials: dict[Precision, Trial] = {}
+    trials: dict[str, Trial] = {}
     engines: dict[str, Engine] = {}
-    for precision in PRECISIONS:
+    for one in candidates(release, under):
         try:
-            if obstacle := _obstacle(release, precision):
-                raise EngineError(obstacle)
-            engine: Engine = OpenVinoEngine(release, OpenVinoOptions(precision=precision, streams=threads))
+            engine = one.open()
             # Float32 against float32 differs in the last digits or is wrong everywhere: a few tiles tell.
-            seen = known if precision == "f32" else all_known
+            seen = known if one.precision == "f32" else all_known
             found = score_tiles(engine, seen.tiles).probabilities
-            trials[precision] = Trial(precision=precision, verdict=judge(found, seen, release.classes, precision))
-            engines[precision] = engine
+            verdict = judge(found, seen, release.classes, one.precision)
+            trials[one.name] = Trial(engine=one.engine, precision=one.precision, verdict=verdict)
+            engines[one.name] = engine
+        except DeviceLost:
+            raise  # it is no candidate's fault, and no other one on the card would fare better
         except EngineError as error:
-            trials[precision] = Trial(precision=precision, failed=str(error))
+            trials[one.name] = Trial(engine=one.engine, precision=one.precision, failed=str(error))
     measured = rates(engines, pace.seconds, pace.rounds)
     for opened in engines.values():
         opened.close()
     return [
-        Trial(precision=name, tiles_per_second=median(measured[name]), verdict=one.verdict) if name in measured else one
+        msgspec.structs.replace(one, tiles_per_second=median(measured[name])) if name in measured else one
         for name, one in trials.items()
     ]
 
@@ -136,31 +133,22 @@ def explain(best: Trial, trials: Sequence[Trial]) -> str:
     """Why this one and not the others, in one line."""
     words = [f"{best.tiles_per_second:.0f} tiles/s and the gate passed"]
     for one in trials:
-        if one.precision == best.precision:
-            continue
-        speed = "" if one.tiles_per_second is None else f" with {one.tiles_per_second:.0f}"
-        words.append(f"{one.precision}{speed}: {one.why_not or 'slower'}")
+        if one is not best:
+            speed = "" if one.tiles_per_second is None else f" with {one.tiles_per_second:.0f}"
+            words.append(f"{one.engine} {one.precision}{speed}: {one.why_not or 'slower'}")
     return "; ".join(words)
 
 
-def _obstacle(release: Release, precision: Precision) -> str | None:
-    """What is known without trying."""
-    if precision == "bf16" and not has_bf16():
-        return "the CPU has no bfloat16 arithmetic"
-    if precision == "int8" and INT8_FILE not in release.files:
-        return f"the release holds no {INT8_FILE}"
-    return None
-
-
-def _measured(release: Release, threads: int | None, pace: Pace) -> Choice:
-    tried = try_all(release, threads, pace)
+def _measured(release: Release, under: Conditions, pace: Pace) -> Choice:
+    tried = try_all(release, under, pace)
     best = fastest(tried)
     if best is None:
-        said = "; ".join(f"{one.precision}: {one.why_not}" for one in tried)
-        raise EngineError(f"{release.id}: no precision passes the gate on this machine ({said})")
+        said = "; ".join(f"{one.engine} {one.precision}: {one.why_not}" for one in tried) or "no engine is installed"
+        raise EngineError(f"{release.id}: nothing passes the gate on this machine ({said})")
     return Choice(
-        machine=this_machine(release, threads),
+        machine=this_machine(release, under),
         release=release.id,
+        engine=best.engine,
         precision=best.precision,
         tiles_per_second=best.tiles_per_second or 0.0,
         why=explain(best, tried),
@@ -188,22 +176,45 @@ def _keep(folder: Path, choice: Choice) -> None:
         log.warning("engine measurement cannot be kept folder=%s reason=%r", folder, str(error))
 
 
-def _opened(release: Release, precision: Precision, threads: int | None) -> Engine:
-    engine = OpenVinoEngine(release, OpenVinoOptions(precision=precision, streams=threads))
+def _first(release: Release, precision: AnyPrecision, under: Conditions) -> Engine:
+    """The first candidate of a precision that opens and computes right; raises EngineError with the reasons if none."""
+    reasons = []
+    for one in candidates(release, under):
+        if one.precision == precision:
+            try:
+                return _sane(one, release)
+            except DeviceLost:
+                raise
+            except EngineError as error:
+                reasons.append(f"{one.engine}: {error}")
+    raise EngineError(f"{release.id} in {precision}: {'; '.join(reasons) or 'no engine here runs that'}")
+
+
+def _opened(release: Release, choice: Choice, under: Conditions) -> Engine:
+    for one in candidates(release, under):
+        if (one.engine, one.precision) == (choice.engine, choice.precision):
+            return _sane(one, release)
+    raise EngineError(f"{release.id}: {choice.engine} {choice.precision} is not to be had here any more")
+
+
+def _sane(one: Candidate, release: Release) -> Engine:
+    """Open it, and hold it against the golden tiles before it serves; raises EngineError if its scores are off."""
+    engine = one.open()
     try:
         verdict = compare_with_golden(engine, release)
         if not verdict.sane:
             raise EngineError(
-                f"{release.id} in {precision}: probabilities differ from the reference by {verdict.mean:.4f} on "
+                f"{release.id} in {one.name}: probabilities differ from the reference by {verdict.mean:.4f} on "
                 f"average and {verdict.largest:.4f} at most, {verdict.agreement:.1%} of the decisions are the same"
             )
     except EngineError:
         engine.close()
         raise
     log.info(
-        "engine open release=%s precision=%s largest_difference=%.4f mean_difference=%.4f agreement=%.3f",
+        "engine open release=%s engine=%s precision=%s largest_difference=%.4f mean_difference=%.4f agreement=%.3f",
         release.id,
-        precision,
+        one.engine,
+        one.precision,
         verdict.largest,
         verdict.mean,
         verdict.agreement,

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from models.engines.candidates import Conditions, candidates
 from models.engines.gate import Evidence, Judged, judge
 from models.engines.onnxruntime import OnnxRuntimeEngine
 from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
@@ -62,35 +63,36 @@ class Plan:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to run a release, and how to open it; `batch` is how many tiles a request of it holds."""
+    """A way to run a release, and how to open it; `batch` is how many tiles a request of it holds, 0 is as it likes."""
 
     engine: str
     precision: str
-    batch: int
     open: Callable[[], Engine]
+    batch: int
 
 
 def contestants(release: Release, threads: int | None, batches: Sequence[int]) -> Iterator[Contestant]:
-    """OpenVINO in every precision and batch; ONNX Runtime and PyTorch as they are, where they are installed."""
+    """OpenVINO in every precision and batch; ONNX Runtime and PyTorch as they are: each where it is installed."""
 
     def openvino(precision: Precision, batch: int) -> Callable[[], Engine]:
         options = OpenVinoOptions(precision=precision, streams=threads, batch_sizes=tuple(sorted({1, batch})))
         return lambda: OpenVinoEngine(release, options)
 
-    for precision in PRECISIONS:
+    for precision in PRECISIONS if find_spec("openvino") else ():
         for batch in batches:
-            yield Contestant("openvino", precision, batch, openvino(precision, batch))
+            yield Contestant("openvino", precision, openvino(precision, batch), batch)
     if find_spec("onnxruntime"):
-        yield Contestant("onnxruntime", "f32", 4, lambda: OnnxRuntimeEngine(release, "f32", threads))
-        yield Contestant("onnxruntime", "int8", 4, lambda: OnnxRuntimeEngine(release, "int8", threads))
+        yield Contestant("onnxruntime", "f32", lambda: OnnxRuntimeEngine(release, "f32", threads), 4)
+        yield Contestant("onnxruntime", "int8", lambda: OnnxRuntimeEngine(release, "int8", threads), 4)
     if find_spec("torch") and find_spec("timm"):
-        yield Contestant("torch", "f32", 16, lambda: _torch(release, threads))
+        yield Contestant("torch", "f32", lambda: _torch(release, threads), 16)
 
 
-def check(release: Release, threads: int | None = None) -> list[Checked]:
-    """What the gate says of every engine and precision that there is."""
+def check(release: Release, under: Conditions) -> list[Checked]:
+    """What the gate says of every engine and precision that there is, the card's first."""
     seen = evidence(release)
-    return [_checked(one, release, seen) for one in contestants(release, threads, (4,))]
+    on_card = [Contestant(*one, batch=0) for one in candidates(release, under) if one.engine == "tensorrt"]
+    return [_checked(one, release, seen) for one in (*on_card, *contestants(release, under.threads, (4,)))]
 
 
 def bench(release: Release, plan: Plan) -> list[EngineResult]:

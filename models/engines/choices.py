@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
+from models.engines.candidates import AnyPrecision, Backend, Conditions
 from models.engines.gate import Judged
-from models.engines.openvino import Precision, openvino_version
+from models.engines.openvino import openvino_version
 from models.engines.processor import cores, cpu_flags, cpu_model
 from models.release import Release
 from models.releases.disk import replace_file
 
-FORMAT = 1
+FORMAT = 2
 """Of the file and of what is measured: raised when an older measurement means nothing any more."""
 KEPT = 32
 FILE = "engines.json"
@@ -27,6 +28,11 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     flags: str
     cores: int
     openvino: str
+    """Its version; empty where it is not installed."""
+    card: str
+    """Graphics card, driver and library, or what is missing of them; empty where there is no card."""
+    backend: str
+    """The one that was asked for; empty for any."""
     release: str
     """The release's digest."""
 
@@ -34,16 +40,18 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Trial(Judged, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One candidate, and how fast it was."""
 
-    precision: Precision
+    engine: Backend
+    precision: AnyPrecision
     tiles_per_second: float | None = None
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The precision that runs here, why, and all that was tried."""
+    """The engine and precision that run here, why, and all that was tried."""
 
     machine: Machine
     release: str
-    precision: Precision
+    engine: Backend
+    precision: AnyPrecision
     tiles_per_second: float
     why: str
     trials: tuple[Trial, ...]
@@ -54,21 +62,18 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     choices: tuple[Choice, ...]
 
 
-def this_machine(release: Release, threads: int | None) -> Machine:
+def this_machine(release: Release, under: Conditions) -> Machine:
     """The key of a measurement made here, now."""
     flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
     return Machine(
         processor=cpu_model(),
         flags=flags[:16],
-        cores=threads or cores(),
-        openvino=openvino_version(),
+        cores=under.threads or cores(),
+        openvino=openvino_version() if find_spec("openvino") else "",
+        card=under.card_words(),
+        backend=under.backend or "",
         release=release.digest,
     )
-
-
-def default_folder() -> Path:
-    """Where measurements are kept unless somebody says otherwise: `~/.cache/spanwatch`, by the XDG rule."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanwatch"
 
 
 def read_choice(folder: Path, machine: Machine) -> Choice | None:

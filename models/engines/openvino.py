@@ -190,10 +190,14 @@ def _import_openvino() -> Any:
     """OpenVINO without its telemetry, which otherwise sends an event over the network on import.
 
     The package falls back to a stub when its telemetry module cannot be imported; None in sys.modules says just that.
+    Raises EngineError if it is not installed.
     """
     if "openvino" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    import openvino
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError(f"OpenVINO is not installed here ({error})") from error
 
     return openvino
 

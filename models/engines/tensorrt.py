@@ -20,6 +20,7 @@ from models.engines.gpu.typed import in_half
 log = logging.getLogger(__name__)
 
 TensorRtPrecision = Literal["f32", "f16", "int8"]
+TENSORRT_PRECISIONS: tuple[TensorRtPrecision, ...] = ("int8", "f16", "f32")
 Heed = Callable[[str, int, int], bool]
 """Told of a phase of the build, steps done and steps in all; False ends the build."""
 
@@ -95,7 +96,9 @@ class TensorRt:
         # Neither cuBLAS nor cuDNN: a box has a gigabyte more room without, and 11 knows them no longer.
         sources = trt.TacticSource
         config.set_tactic_sources(1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS))
-        if not self.typed:
+        if order.precision == "f32":
+            config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of a factor are no float32
+        elif not self.typed:
             self._allow(config, network, order.precision)
         for bucket in order.buckets:
             profile, shape = builder.create_optimization_profile(), (bucket, order.side, order.side, 3)
@@ -160,8 +163,6 @@ class TensorRt:
     def _allow(self, config: Any, network: Any, precision: TensorRtPrecision) -> None:
         """8.6: what it may compute in, and which layers it may not touch (`typed.py` says why)."""
         trt = self._trt
-        if precision == "f32":
-            return
         config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         if precision == "int8":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from stream.cli.common import FAILED, ConfigOption, JsonOption, err, guarded, load_config, out, print_json
@@ -18,7 +19,9 @@ from stream.errors import Broken, Misuse
 
 if TYPE_CHECKING:
     from models.engines.bench import Checked, EngineResult
+    from models.engines.candidates import Conditions
     from models.engines.gate import Verdict
+    from models.engines.tensorrt import Heed
     from models.release import Release
 
 engine_app = typer.Typer(no_args_is_help=True, help="Engines and precisions: choose by measuring, check, compare.")
@@ -39,28 +42,32 @@ def build(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure every precision on this machine and keep the fastest that passes the gate; workers then use it.
+    """Measure every engine and precision on this machine and keep the fastest that passes the gate; workers use it.
+
+    Where there is a graphics card, plans for it are compiled first: minutes. Ctrl-C leaves nothing half done.
 
     Example: spanwatch engine build
     """
     with guarded(), _failures():
         from models.engines.autopilot import Pace
         from models.engines.autopilot import build as measure
+        from stream.engines import conditions_of
 
         section = load_config(config).engine
         opened = _release(section, release)
         err.print("measuring; leave the machine alone for half a minute")
-        choice = measure(opened, _threads(section, threads), pace=Pace(rounds, seconds))
+        with _compiling(quiet=as_json) as heed:
+            choice = measure(opened, conditions_of(section, threads, heed), Pace(rounds, seconds))
         if as_json:
             print_json(choice)
             return
-        table = Table("precision", "tiles/s", *JUDGED)
+        table = Table("engine", "precision", "tiles/s", *JUDGED)
         for one in choice.trials:
             speed = "–" if one.tiles_per_second is None else f"{one.tiles_per_second:.1f}"
-            table.add_row(one.precision, speed, *_judged(one.verdict))
+            table.add_row(one.engine, one.precision, speed, *_judged(one.verdict))
         out.print(table)
-        _reasons((one.precision, one.why_not) for one in choice.trials)
-        out.print(f"{opened.id} runs in {choice.precision} here", markup=False)
+        _reasons((f"{one.engine} {one.precision}", one.why_not) for one in choice.trials)
+        out.print(f"{opened.id} runs in {choice.engine} {choice.precision} here", markup=False)
 
 
 @engine_app.command()
@@ -76,21 +83,25 @@ def check(
     """
     with guarded(), _failures():
         from models.engines.bench import check as compare
+        from stream.engines import conditions_of
 
         section = load_config(config).engine
-        opened, cores = _release(section, release), _threads(section, threads)
-        used = _in_use(opened, section.precision, cores)
-        checked = compare(opened, cores)
+        opened = _release(section, release)
+        with _compiling(quiet=as_json) as heed:
+            under = conditions_of(section, threads, heed)
+            engine, used = _in_use(opened, section.precision, under)
+            checked = compare(opened, under)
         if as_json:
-            print_json({"release": opened.id, "in_use": used, "results": [_plain(one) for one in checked]})
+            in_use = {"engine": engine, "precision": used}
+            print_json({"release": opened.id, "in_use": in_use, "results": [_plain(one) for one in checked]})
         else:
             table = Table("engine", "precision", *JUDGED)
             for one in checked:
                 table.add_row(one.engine, one.precision, *_judged(one.verdict))
             out.print(table)
             _reasons((f"{one.engine} {one.precision}", one.why_not) for one in checked)
-            out.print(f"{opened.id} runs in {used} here", markup=False)
-    if not all(one.passed for one in checked if (one.engine, one.precision) == ("openvino", used)):
+            out.print(f"{opened.id} runs in {engine} {used} here", markup=False)
+    if not all(one.passed for one in checked if (one.engine, one.precision) == (engine, used)):
         raise typer.Exit(FAILED)
 
 
@@ -113,10 +124,11 @@ def bench(
     with guarded(), _failures():
         from models.engines.bench import Plan, environment
         from models.engines.bench import bench as measure
+        from stream.engines import conditions_of
 
         section = load_config(config).engine
         opened = _release(section, release)
-        plan = Plan(_threads(section, threads), _batches(batch), seconds, rounds, only)
+        plan = Plan(conditions_of(section, threads).threads, _batches(batch), seconds, rounds, only)
         around = environment()  # the load before anything was measured
         err.print("measuring; leave the machine alone for a minute or two")
         results = measure(opened, plan)
@@ -163,17 +175,38 @@ def _release(section: EngineSection, name: str | None) -> Release:
     return open_release(section, name)
 
 
-def _threads(section: EngineSection, asked: int | None) -> int | None:
-    return asked or section.threads or None
-
-
-def _in_use(release: Release, precision: str, threads: int | None) -> str:
-    """What a worker with these settings runs."""
+def _in_use(release: Release, precision: str, under: Conditions) -> tuple[str, str]:
+    """Engine and precision that a worker with these settings runs."""
     from models.engines.autopilot import choose
-    from stream.worker.role import precision_of
+    from models.engines.candidates import candidates
+    from stream.engines import precision_of
 
     asked = precision_of(precision)
-    return choose(release, threads).precision if asked == "auto" else asked
+    if asked == "auto":
+        choice = choose(release, under)
+        return choice.engine, choice.precision
+    found = next((one.engine for one in candidates(release, under) if one.precision == asked), None)
+    if found is None:
+        raise Broken(f"{release.id}: no engine here runs in {asked}")
+    return found, asked
+
+
+@contextmanager
+def _compiling(quiet: bool) -> Iterator[Heed]:
+    """Shows how far a compilation for a graphics card is, while there is one."""
+    columns = TextColumn("compiling: {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
+        phases: dict[str, TaskID] = {}
+
+        def heed(phase: str, done: int, steps: int) -> bool:
+            if phase not in phases:
+                phases[phase] = bar.add_task(phase, total=steps)
+            bar.update(phases[phase], completed=done)
+            if done >= steps:
+                bar.remove_task(phases.pop(phase))
+            return True
+
+        yield heed
 
 
 def _batches(words: str) -> tuple[int, ...]:

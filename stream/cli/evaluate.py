@@ -20,10 +20,11 @@ from models.evaluation.overall import evaluate as evaluate_scores
 from models.evaluation.report import Report, figure, figures, percent, why_silent, write_page
 from models.evaluation.scoring import check_pictures, rules_of, score_manifest
 from models.release import Release
+from stream import engines
 from stream.cli.common import ConfigOption, JsonOption, err, guarded, load_config, out, print_json
+from stream.config import EngineSection
 from stream.errors import Broken, Misuse
 from stream.releases import open_release
-from stream.worker.role import precision_of
 
 PAGE, FIGURES = "evaluation.html", "evaluation.json"
 
@@ -56,8 +57,9 @@ def evaluate(
         if folder is not None:
             _make(folder)
         with _bar(len(tiles), quiet=as_json) as moved:
-            scores, used = _scores(opened, tiles, precision, section.threads or None, moved)
-        report = _report(opened, used, tiles, manifest, scores)
+            used = msgspec.structs.replace(section, precision=precision)
+            scores, ran = _scores(opened, tiles, used, moved)
+        report = _report(opened, ran, tiles, manifest, scores)
         if folder is not None:
             _write(folder, report)
         if as_json:
@@ -71,20 +73,17 @@ def evaluate(
 
 
 def _scores(
-    release: Release, tiles: Manifest, precision: str, threads: int | None, moved: Callable[[int], None]
+    release: Release, tiles: Manifest, section: EngineSection, moved: Callable[[int], None]
 ) -> tuple[Scores, str]:
     """The scores, and the precision that the engine really had."""
-    from models.engines.autopilot import open_engine
-
+    engine = engines.opened(release, section)
     try:
-        engine = open_engine(release, precision_of(precision), threads)
-        try:
-            with _misuses():
-                return score_manifest(engine, tiles, moved), engine.precision
-        finally:
-            engine.close()
+        with _misuses():
+            return score_manifest(engine, tiles, moved), engine.precision
     except EngineError as error:
         raise Broken(f"release {release.id}: {error}") from error
+    finally:
+        engine.close()
 
 
 def _report(release: Release, precision: str, tiles: Manifest, manifest: Path, scores: Scores) -> Report:

@@ -9,16 +9,15 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
-from models.engines.autopilot import open_engine
-from models.engines.protocol import Engine, EngineError
+from models.engines.protocol import Engine
 from models.release import Release
 from models.runner import Runner
+from stream import engines
 from stream.config import Config, EngineSection
-from stream.errors import BreakerTripped, Broken, Misuse, PartitionLost, Rejected, Unavailable
+from stream.errors import BreakerTripped, PartitionLost, Rejected, Unavailable
 from stream.metrics import Metrics, serve
 from stream.releases import open_release
 from stream.transport.protocol import Transport
@@ -46,28 +45,13 @@ def judge_of(release: Release, precision: str) -> Judge:
     return Judge(release.id, precision, rules)
 
 
-def precision_of(name: str) -> Literal["auto", "f32", "bf16", "int8"]:
-    """The configured precision.
-
-    Raises:
-        Misuse: not one of the four.
-    """
-    match name:
-        case "auto" | "f32" | "bf16" | "int8":
-            return name
-    raise Misuse(f"engine.precision is auto, f32, bf16 or int8, not {name!r}")
-
-
 def start_engine(section: EngineSection) -> tuple[Engine, Judge]:
-    """Load the release into the engine that suits this processor.
+    """Load the release into the engine that suits this machine, with its thresholds.
 
-    Takes a second or two; the first time on a machine, with `auto`, some more, to measure which precision that is.
+    Takes a second or two; the first time on a machine more, see `stream.engines.opened`.
     """
     release = open_release(section)
-    try:
-        engine = open_engine(release, precision_of(section.precision), section.threads or None)
-    except EngineError as error:
-        raise Broken(f"release {release.id}: {error}") from error
+    engine = engines.opened(release, section)
     return engine, judge_of(release, engine.precision)
 
 

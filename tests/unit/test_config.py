@@ -63,6 +63,7 @@ def test_the_edge_file_is_complete_and_says_the_defaults() -> None:
         "state",
         "store",
         "trusted_keys",
+        "cache",
         "outbox",
         "member",
         "ca",

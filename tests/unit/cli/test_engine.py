@@ -52,7 +52,7 @@ def test_build_measures_and_check_and_the_workers_use_what_it_found(
     said: tuple[list[dict[str, object]], Path],
 ) -> None:
     (built, checked, _), folder = said
-    assert built["precision"] == checked["in_use"]
+    assert {"engine": built["engine"], "precision": built["precision"]} == checked["in_use"]
     assert (folder / "spanwatch" / "engines.json").exists()
     results = checked["results"]
     assert isinstance(results, list)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from models.engines.autopilot import Pace, build, choose, open_engine
+from models.engines.candidates import Conditions
 from models.engines.choices import FILE, read_choice, this_machine, write_choice
 from models.engines.protocol import EngineError, Tile
 from models.engines.scripted import ScriptedEngine
@@ -20,6 +21,10 @@ from models.release import EVALUATION_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, 
 from models.releases.store import default_store
 
 FAST = Pace(rounds=1, seconds=0.0)
+
+
+def on_one_core(folder: Path) -> Conditions:
+    return Conditions(threads=1, backend="openvino", folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +37,24 @@ def release() -> Release:
 @pytest.fixture(scope="module")
 def cache(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    build(release, 1, folder, FAST)
+    build(release, on_one_core(folder), FAST)
     return folder
 
 
 def test_every_precision_is_tried_and_one_that_cannot_be_had_keeps_the_reason(release: Release, cache: Path) -> None:
-    choice = read_choice(cache, this_machine(release, 1))
+    choice = read_choice(cache, this_machine(release, on_one_core(cache)))
     assert choice is not None
     tried = {one.precision: one for one in choice.trials}
     assert set(tried) == {"f32", "bf16", "int8"}
     assert tried["f32"].passed and (tried["f32"].tiles_per_second or 0.0) > 0.0
     assert INT8_FILE in tried["int8"].failed and tried["int8"].tiles_per_second is None
-    assert tried[choice.precision].passed and f"int8: the release holds no {INT8_FILE}" in choice.why
+    assert tried[choice.precision].passed and f"openvino int8: the release holds no {INT8_FILE}" in choice.why
 
 
 def test_what_was_measured_is_not_measured_again(release: Release, cache: Path) -> None:
     before = (cache / FILE).read_bytes()
-    known = read_choice(cache, this_machine(release, 1))
-    assert choose(release, 1, cache) == known
+    known = read_choice(cache, this_machine(release, on_one_core(cache)))
+    assert choose(release, on_one_core(cache)) == known
     assert (cache / FILE).read_bytes() == before
 
 
@@ -57,7 +62,7 @@ def test_an_engine_that_is_opened_says_what_was_chosen_and_why(
     release: Release, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="models"):
-        opened = open_engine(release, "auto", 1, cache)
+        opened = open_engine(release, "auto", on_one_core(cache))
     opened.close()
     lines = [record.getMessage() for record in caplog.records if "engine chosen" in record.getMessage()]
     assert len(lines) == 1 and f"precision={opened.precision} tiles_per_second=" in lines[0] and "why=" in lines[0]
@@ -66,15 +71,15 @@ def test_an_engine_that_is_opened_says_what_was_chosen_and_why(
 def test_a_remembered_precision_that_fails_is_measured_again(
     release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture, cache: Path
 ) -> None:
-    chosen = read_choice(cache, this_machine(release, 1))
+    chosen = read_choice(cache, this_machine(release, on_one_core(cache)))
     assert chosen is not None
     changed = msgspec.structs.replace(chosen, precision="int8")
     write_choice(tmp_path, changed)
     with caplog.at_level(logging.WARNING, logger="models"):
-        opened = open_engine(release, "auto", 1, tmp_path)
+        opened = open_engine(release, "auto", on_one_core(tmp_path))
     opened.close()
     assert "measuring again" in caplog.text and opened.precision != "int8"
-    renewed = read_choice(tmp_path, this_machine(release, 1))
+    renewed = read_choice(tmp_path, this_machine(release, on_one_core(cache)))
     assert renewed is not None and renewed.precision == opened.precision
 
 
@@ -83,16 +88,16 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_and_nothing_else(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     with caplog.at_level(logging.WARNING, logger="models"):
-        choice = build(release, 1, tmp_path / "file" / "cache", FAST)
+        choice = build(release, on_one_core(tmp_path / "file" / "cache"), FAST)
     assert choice.tiles_per_second > 0.0 and "cannot be kept" in caplog.text
 
 
 def test_a_precision_that_is_asked_for_is_had_or_refused(release: Release) -> None:
-    opened = open_engine(release, "f32", 1)
+    opened = open_engine(release, "f32", Conditions(threads=1))
     assert opened.precision == "f32"
     opened.close()
     with pytest.raises(EngineError, match=INT8_FILE):
-        open_engine(release, "int8", 1)
+        open_engine(release, "int8", Conditions(threads=1))
 
 
 def test_golden_tiles_of_another_network_are_refused(release: Release, tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ def test_golden_tiles_of_another_network_are_refused(release: Release, tmp_path:
         (tmp_path / name).write_bytes(release.path(name).read_bytes())
     np.savez(tmp_path / "golden.npz", tiles=known.tiles, probabilities=1.0 - known.expected)
     with pytest.raises(EngineError, match="differ from the reference"):
-        open_engine(msgspec.structs.replace(release, folder=tmp_path), "f32", 1)
+        open_engine(msgspec.structs.replace(release, folder=tmp_path), "f32", Conditions(threads=1))
 
 
 def with_evaluation(release: Release, folder: Path, content: dict[str, np.ndarray]) -> Release:

@@ -8,24 +8,27 @@ import msgspec
 import pytest
 
 from models.engines.autopilot import explain, fastest
-from models.engines.choices import FILE, KEPT, Choice, Machine, Trial, default_folder, read_choice, write_choice
+from models.engines.candidates import AnyPrecision, default_folder
+from models.engines.choices import FILE, KEPT, Choice, Machine, Trial, read_choice, write_choice
 from models.engines.gate import Verdict
-from models.engines.openvino import Precision
 from models.engines.processor import cpu_flags, cpu_model, has_bf16
 
-HERE = Machine(processor="a", flags="b", cores=2, openvino="c", release="d")
+HERE = Machine(processor="a", flags="b", cores=2, openvino="c", card="e", backend="", release="d")
 
 
-def trial(precision: Precision, speed: float | None, *reasons: str) -> Trial:
+def trial(precision: AnyPrecision, speed: float | None, *reasons: str) -> Trial:
     verdict = Verdict(tiles=9, mean=0.0, largest=0.0, agreement=1.0, ap_drops={}, reasons=reasons, sane=True)
-    return Trial(precision=precision, tiles_per_second=speed, verdict=verdict)
+    return Trial(engine="openvino", precision=precision, tiles_per_second=speed, verdict=verdict)
 
 
-def choice(machine: Machine = HERE, precision: Precision = "bf16") -> Choice:
+def lacking(precision: AnyPrecision, why: str) -> Trial:
+    return Trial(engine="openvino", precision=precision, failed=why)
+
+
+def choice(machine: Machine = HERE, precision: AnyPrecision = "bf16") -> Choice:
     trials = (trial("f32", 1.0), trial(precision, 2.0))
-    return Choice(
-        machine=machine, release="r.1", precision=precision, tiles_per_second=2.0, why="because", trials=trials
-    )
+    chosen = {"engine": "openvino", "precision": precision, "tiles_per_second": 2.0, "why": "because"}
+    return Choice(machine=machine, release="r.1", trials=trials, **chosen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -33,8 +36,8 @@ def choice(machine: Machine = HERE, precision: Precision = "bf16") -> Choice:
     [
         ([trial("f32", 50.0), trial("bf16", 90.0), trial("int8", 130.0)], "int8"),
         ([trial("f32", 50.0), trial("bf16", 90.0), trial("int8", 130.0, "it decides otherwise")], "bf16"),
-        ([trial("f32", 50.0), trial("bf16", 40.0), Trial(precision="int8", failed="there is none")], "f32"),
-        ([trial("f32", 50.0, "wrong"), Trial(precision="bf16", failed="no")], None),
+        ([trial("f32", 50.0), trial("bf16", 40.0), lacking("int8", "there is none")], "f32"),
+        ([trial("f32", 50.0, "wrong"), lacking("bf16", "no")], None),
         ([], None),
     ],
 )
@@ -44,15 +47,18 @@ def test_the_fastest_that_passes_the_gate_is_taken(trials: list[Trial], taken: s
 
 
 def test_the_reason_names_every_other_candidate_and_what_is_wrong_with_it() -> None:
-    trials = [trial("f32", 50.0), trial("bf16", 90.0, "it lies"), Trial(precision="int8", failed="there is none")]
-    assert explain(trials[0], trials) == ("50 tiles/s and the gate passed; bf16 with 90: it lies; int8: there is none")
+    trials = [trial("f32", 50.0), trial("bf16", 90.0, "it lies"), lacking("int8", "there is none")]
+    assert explain(trials[0], trials) == (
+        "50 tiles/s and the gate passed; openvino bf16 with 90: it lies; openvino int8: there is none"
+    )
 
 
 def test_what_was_measured_is_read_back_under_the_same_conditions_and_no_others(tmp_path: Path) -> None:
     write_choice(tmp_path, choice())
     assert read_choice(tmp_path, HERE) == choice()
-    for change in ({"processor": "x"}, {"flags": "x"}, {"cores": 3}, {"openvino": "x"}, {"release": "x"}):
-        assert read_choice(tmp_path, msgspec.structs.replace(HERE, **change)) is None
+    for name in Machine.__struct_fields__:
+        other = msgspec.structs.replace(HERE, **{name: 3 if name == "cores" else "x"})
+        assert read_choice(tmp_path, other) is None, name
 
 
 def test_a_second_measurement_replaces_the_first_and_leaves_the_others(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.engines.autopilot import open_engine, score_tiles
+from models.engines.candidates import Conditions
 from models.engines.openvino import Graph, Port
 from models.release import ReleaseError
 from models.releases.foreign import ForeignModel, architecture_of, default_id, fit, import_onnx
@@ -54,7 +55,7 @@ def test_it_runs_without_embeddings_if_it_has_none(site: Site, store: ReleaseSto
     tiles = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     found = []
     for release in (bare, both):
-        engine = open_engine(release, "f32", 1)
+        engine = open_engine(release, "f32", Conditions(threads=1))
         found.append(score_tiles(engine, tiles))
         engine.close()
     assert (found[0].embeddings.shape, found[1].embeddings.shape) == ((5, 0), (5, 3))

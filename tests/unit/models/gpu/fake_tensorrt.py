@@ -153,13 +153,16 @@ class _Library:
 
         class IBuilderConfig:
             def __init__(self) -> None:
-                self.flags: set[str] = set()
+                self.flags = {"TF32"}
                 self.profiles: list[IOptimizationProfile] = []
                 self.progress_monitor: Any = None
                 self.cache: ITimingCache | None = None
 
             def set_flag(self, flag: Any) -> None:
                 self.flags.add(flag.name)
+
+            def clear_flag(self, flag: Any) -> None:
+                self.flags.discard(flag.name)
 
             def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
                 assert pool_size > 0
@@ -336,14 +339,16 @@ class _Library:
             return None
         precision = "int8" if b"QuantizeLinear" in network.onnx else "f16"
         if network.typed:
-            assert not config.flags
+            assert not config.flags - {"TF32"}
             halves = any(
                 one.data_type == onnx.TensorProto.FLOAT16
                 for one in onnx.load_from_string(network.onnx).graph.initializer
             )
             precision = precision if halves else "f32"
+            assert (precision == "f32") == ("TF32" not in config.flags), "float32 with ten bits"
         elif "FP16" not in config.flags:
             precision = "f32"
+            assert "TF32" not in config.flags, "float32 with ten bits"
         else:
             kept = [layer for layer in network.layers if layer.type.name in {"NORMALIZATION", "SOFTMAX"}]
             assert kept and all(layer.precision.name == "FLOAT" for layer in kept)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.engines.gpu.device import DeviceLost, OutOfDeviceMemory
-from models.engines.gpu.numpy_device import NumpyDevice, Troubles
+from models.engines.gpu.numpy_device import NumpyDevice, NumpySeat, Troubles
 from models.engines.gpu.opening import OnCard, TensorRtEngine, open_tensorrt
 from models.engines.protocol import EngineError, Tile
 from models.engines.tensorrt import BuildStopped, TensorRt, TensorRtPrecision
@@ -36,6 +36,7 @@ class Card:
     ) -> None:
         self.device = NumpyDevice(seed=5, troubles=Troubles(memory=memory))
         self.library = TensorRt(library(version, self.device, troubles))
+        self.seats: list[NumpySeat] = []
         self.built: list[tuple[int, ...]] = []
         build = self.library.build
 
@@ -45,10 +46,17 @@ class Card:
 
         self.library.build = counted  # type: ignore[method-assign]
 
+    def seat(self) -> NumpySeat:
+        self.seats.append(NumpySeat(self.device))
+        return self.seats[-1]
+
+    def holds_nothing(self) -> bool:
+        """Whether everything was given back, and by who took it."""
+        left = sum(one.left for one in self.seats)
+        return not (self.device.blocks or self.device.pinned_blocks or left)
+
     def open(self, release: Release, folder: Path, precision: TensorRtPrecision = "f16", heed=None) -> TensorRtEngine:  # type: ignore[no-untyped-def]
-        return open_tensorrt(
-            release, precision, folder, OnCard(self.library, lambda: self.device), heed=heed, buckets=BUCKETS
-        )
+        return open_tensorrt(release, precision, folder, OnCard(self.library, self.seat), heed=heed, buckets=BUCKETS)
 
 
 def scores(engine: TensorRtEngine) -> np.ndarray:
@@ -68,7 +76,7 @@ def test_a_plan_is_compiled_once(release: Release, tmp_path: Path, version: str)
         scores(engine)
         engine.close()
         engine.close()
-        assert not card.device.blocks and not card.device.pinned_blocks
+        assert card.holds_nothing()
     assert card.built == [BUCKETS]
     card.open(release, tmp_path, "int8").close()
     assert card.built == [BUCKETS, BUCKETS]
@@ -110,18 +118,18 @@ def test_without_memory_for_any_bucket_it_says_so_and_holds_nothing(release: Rel
         OutOfDeviceMemory, match=r"small.1 in f16: TensorRT .* batches of \(2,\) tiles .* out of memory"
     ):
         card.open(release, tmp_path)
-    assert card.built == [(2, 4), (2,)] and not card.device.blocks
+    assert card.built == [(2, 4), (2,)] and card.holds_nothing()
     small = Card(memory=2500)
     with pytest.raises(OutOfDeviceMemory, match=r"small.1 in f16: no room"):
         small.open(release, tmp_path)
-    assert not small.device.blocks and not small.device.pinned_blocks
+    assert small.holds_nothing()
 
 
 def test_a_build_that_is_stopped_leaves_no_file(release: Release, tmp_path: Path) -> None:
     card = Card()
     with pytest.raises(BuildStopped):
         card.open(release, tmp_path, heed=lambda phase, done, steps: phase != "tactics")
-    assert not list(tmp_path.rglob("*.plan")) and not card.device.blocks
+    assert not list(tmp_path.rglob("*.plan")) and card.holds_nothing()
 
 
 def test_a_folder_that_cannot_be_written_costs_the_plan_and_nothing_else(
