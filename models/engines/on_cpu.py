@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from models.engines.of_release import OfRelease
-from models.engines.protocol import HostImage, Image, Pixels, Tile, check_image, gather
+from models.engines.protocol import Done, HostImage, Image, Pending, Pixels, Scores, Tile, check_image, gather
 
 
-class OnCpu(OfRelease):
+class OnCpu(OfRelease, ABC):
     """The part of models/engines/protocol.py that does not depend on who does the arithmetic."""
+
+    @abstractmethod
+    def infer(self, tiles: Sequence[Tile]) -> Scores:
+        """See Engine.infer."""
+
+    def start(self, tiles: Sequence[Tile]) -> Pending:
+        """It takes the same cores as whoever asks: done at once."""
+        return Done(self.infer(tiles))
 
     def admit(self, image: Pixels) -> Image:
         """Keep the array; nothing is copied."""

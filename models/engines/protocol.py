@@ -53,6 +53,30 @@ class Scores(NamedTuple):
     embeddings: NDArray[np.float32]
 
 
+class Pending(Protocol):
+    """A call that an engine has begun with."""
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` returns at once."""
+
+    def wait(self) -> Scores:
+        """Its scores; raises EngineError if there are none."""
+
+
+class Done:
+    """A call whose scores are there."""
+
+    done = True
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+
+    def wait(self) -> Scores:
+        """The scores."""
+        return self._scores
+
+
 class Engine(Protocol):
     """One release, compiled for one piece of hardware at one precision.
 
@@ -92,6 +116,13 @@ class Engine(Protocol):
 
         Rule: a tile lies wholly inside its image, else EngineError. Trap: the last column of a photo is no exception;
         it overlaps its neighbour instead of hanging over the edge.
+        """
+
+    def start(self, tiles: Sequence[Tile]) -> Pending:
+        """Begin what `infer` does; an engine that needs the caller's processor for it has done it when this returns.
+
+        Rule: wait for calls in the order they were begun. Trap: a picture that is evicted, or an engine that is closed,
+        before its last call was waited for takes the tiles away from under the card.
         """
 
     def evict(self, image: Image) -> None:

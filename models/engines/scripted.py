@@ -9,7 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.protocol import EngineError, HostImage, Image, Pixels, Scores, Tile, check_image, gather
+from models.engines.protocol import (
+    Done,
+    EngineError,
+    HostImage,
+    Image,
+    Pending,
+    Pixels,
+    Scores,
+    Tile,
+    check_image,
+    gather,
+)
 
 Colour = tuple[int, int, int]
 
@@ -90,6 +101,10 @@ class ScriptedEngine:
         probabilities = (means[:, columns % 3] / 2.0 ** (columns // 3)).astype(np.float32)
         probabilities[self._marked(corners, self.script.nan_on)] = np.nan
         return Scores(probabilities, np.concatenate([means, spread], axis=1).astype(np.float32))
+
+    def start(self, tiles: Sequence[Tile]) -> Pending:
+        """Done at once."""
+        return Done(self.infer(tiles))
 
     def evict(self, image: Image) -> None:
         """Forget the image; `admitted` lists those that nobody has evicted."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 
-from models.engines.protocol import Engine, Image
 from stream.errors import BadFrame
 from stream.messages import BlobRef, DeadFrame, Result, Timings, encode, envelope
 from stream.patience import patiently
@@ -88,14 +86,10 @@ class Delivery:
 
     async def _free(self, work: Work) -> None:
         """Give back what an answered or dropped frame held, and tell whoever waits for that."""
-        if work.admission is not None:
-            self._kit.runner.call(partial(_evict, work.admission))
+        if work.photo is not None:
+            self._kit.runner.evict(work.photo)
         if work.buffer is not None:
             self._line.pool.give(work.buffer)
         if work.reserved:
             await self._line.budget.release(work.reserved)
         await self._line.open.answered(work)
-
-
-def _evict(admission: Future[Image], engine: Engine) -> None:
-    engine.evict(admission.result())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future
-from functools import partial
+from concurrent.futures import Executor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.protocol import Engine, EngineError, Image, Scores, Tile
+from models.engines.protocol import EngineError
+from models.runner import AdmittedTile
 from stream.errors import BadFrame, Broken
 from stream.photo import pixels, visibility
 from stream.photo.header import ground_resolution
@@ -45,7 +44,7 @@ class Decoding:
             self._kit.journal.leave(work.attempt)
             work.decoded = time.monotonic()
             work.seconds["decode"] = work.decoded - started
-            work.admission = self._kit.runner.admit(image)
+            work.photo = self._kit.runner.admit(image)
             await self._line.to_infer.put(work)
         await self._line.to_infer.put(None)
 
@@ -125,18 +124,13 @@ class Inference:
         now = time.monotonic()
         tiles = []
         for work, row, col in batch.tiles:
-            assert work.admission is not None and work.tiling is not None
+            assert work.photo is not None and work.tiling is not None
             if not work.first_batch:
                 work.first_batch = now
                 self._kit.journal.enter(work.attempt)
-            tiles.append((work.admission, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
+            tiles.append(AdmittedTile(work.photo, int(work.tiling.ys[row]), int(work.tiling.xs[col])))
         metrics = self._kit.metrics
         metrics.batch_tiles.observe(len(tiles))
         metrics.batch_wait_seconds.observe(batch.first_wait_s)
         metrics.batch_released.labels(batch.released).inc()
-        await self._line.to_collect.put((batch, self._kit.runner.call(partial(_infer, tiles))))
-
-
-def _infer(tiles: Sequence[tuple[Future[Image], int, int]], engine: Engine) -> Scores:
-    """In the engine's thread, behind the admissions of these tiles' images: their futures are done."""
-    return engine.infer([Tile(admission.result(), y, x) for admission, y, x in tiles])
+        await self._line.to_collect.put((batch, self._kit.runner.infer(tiles)))

@@ -11,8 +11,8 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.protocol import Image, Scores
-from models.runner import Runner
+from models.engines.protocol import Scores
+from models.runner import Admission, Runner
 from stream.config import WorkerSection
 from stream.errors import BadFrame
 from stream.messages import Frame
@@ -56,8 +56,8 @@ class Work:
     buffer: NDArray[np.uint8] | None = None
     tiling: Tiling | None = None
     sight: Sight | None = None
-    admission: Future[Image] | None = None
-    """Its admission to the engine; the runner's thread resolves it before the first tile is looked at."""
+    photo: Admission | None = None
+    """The engine's hold on its pixels."""
     decoded: float = 0.0
     first_batch: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)

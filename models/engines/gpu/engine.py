@@ -7,13 +7,16 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+from models.architecture import Architecture
 from models.engines.gpu.buckets import cut
 from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory, Stream
 from models.engines.gpu.gather import ENTRY, PlacedTile, check_side, fill
 from models.engines.gpu.photos import Photos
-from models.engines.gpu.slots import Asked, Layout, Slot, slots_that_fit
+from models.engines.gpu.slots import SLOTS, Asked, Layout, Slot, Slots, slots_that_fit
 from models.engines.of_release import OfRelease
-from models.engines.protocol import EngineError, Image, Pixels, Scores, Tile, check_image
+from models.engines.protocol import EngineError, Image, Pending, Pixels, Scores, Tile, check_image, check_inside
 from models.release import Release
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,14 @@ class GpuEngine(OfRelease):
         """The buckets that fit into the card's memory."""
         return self._buckets
 
+    def warm(self) -> None:
+        """Run every bucket, so that no photo waits for what happens once; one that finds no memory is given up here."""
+        image = self.admit(np.zeros((self.tile_size, self.tile_size, 3), dtype=np.uint8))
+        for bucket in self._buckets:
+            for _ in range(1 + SLOTS):  # piece by piece, and then each slot's graph
+                self.infer([Tile(image, 0, 0)] * bucket)
+        self.evict(image)
+
     def admit(self, image: Pixels) -> Image:
         """Send a photo up; returns as soon as its last piece is in page-locked memory."""
         self._open()
@@ -91,18 +102,18 @@ class GpuEngine(OfRelease):
             raise OutOfDeviceMemory(f"{self.release}: {error}") from error
 
     def infer(self, tiles: Sequence[Tile]) -> Scores:
-        """Queue bucket after bucket; collect each batch's scores when its slot is needed again, and at the end."""
+        """Begin, and wait."""
+        return self.start(tiles).wait()
+
+    def start(self, tiles: Sequence[Tile]) -> Pending:
+        """Queue bucket after bucket; scores are collected when their slot is needed again, or when waited for."""
         self._open()
-        scores = self._room(len(tiles))
         placed = [PlacedTile(self._photos.find(image), y, x) for image, y, x in tiles]
-        try:
-            self._queue_all(placed, scores)
-            for slot in self._slots.ring:
-                slot.take(self._release.architecture)
-        except EngineError:
-            self._abandon()
-            raise
-        return scores
+        for image, y, x in placed:
+            check_inside(image, y, x, self.tile_size)
+        scores = self._room(len(tiles))
+        self._queue_all(placed, scores)
+        return _OnCard(self._slots, self._release.architecture, scores)
 
     def evict(self, image: Image) -> None:
         """Its place is for the next photo of that size."""
@@ -186,13 +197,6 @@ class GpuEngine(OfRelease):
         log.warning("gpu bucket given up release=%s bucket=%d reason=%r", self.release, bucket, str(error))
         self._buckets = smaller
 
-    def _abandon(self) -> None:
-        """After a failure no queued copy may still write, or be taken for part of the next call."""
-        for slot in self._slots.ring:
-            slot.asked = None
-        with contextlib.suppress(DeviceError):  # the first one is on its way up already
-            self._wait_for_all()
-
     def _wait_for_all(self) -> None:
         for stream in (self._photos.stream, self._compute, self._down):
             event = self._device.event()
@@ -201,3 +205,23 @@ class GpuEngine(OfRelease):
 
     def _layout(self, bucket: int) -> Layout:
         return Layout.of(self._release.architecture, bucket)
+
+
+class _OnCard(NamedTuple):
+    """A call whose last batches may still be on their way."""
+
+    slots: Slots
+    shape: Architecture
+    scores: Scores
+
+    @property
+    def done(self) -> bool:
+        """Whether no slot works for it any more."""
+        return not any(slot.asked is not None and slot.asked.scores is self.scores for slot in self.slots.ring)
+
+    def wait(self) -> Scores:
+        """Collect what slots still hold of it, in the order they were queued."""
+        for slot in self.slots.ring:
+            if slot.asked is not None and slot.asked.scores is self.scores:
+                slot.take(self.shape)
+        return self.scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,8 +81,9 @@ class NumpyStream:
 
     def enqueue(self, run: Callable[[], None], ready: Callable[[], bool] = lambda: True) -> None:
         """Queue anything: the door for a fake network."""
-        self._device.check()
-        (self.queue if self._captured is None else self._captured).append(_Work(run, ready))
+        with self._device.lock:
+            self._device.check()
+            (self.queue if self._captured is None else self._captured).append(_Work(run, ready))
 
     def upload(self, source: Bytes, target: int) -> None:
         """The source is read when the copy runs, not now."""
@@ -118,8 +120,9 @@ class NumpyStream:
         assert isinstance(event, NumpyEvent)
         if self._captured is not None:
             raise DeviceError("an event in a captured piece of work is not made here")
-        event.recorded += 1
-        number = event.recorded
+        with self._device.lock:
+            event.recorded += 1
+            number = event.recorded
 
         def run() -> None:
             event.reached = max(event.reached, number)
@@ -149,7 +152,8 @@ class NumpyDevice:
     """See models/engines/gpu/device.py for the promises.
 
     `seed` decides in which order streams run. What `allocate` gives is full of 0xFF, which is NaN as float32; pinned
-    memory too: a score that was read too early is not a number.
+    memory too: a score that was read too early is not a number. One lock is held around each step: two engines may use
+    a card from two threads.
     """
 
     seed: int = 0
@@ -158,39 +162,45 @@ class NumpyDevice:
 
     def __post_init__(self) -> None:
         self.card = self.card._replace(memory=self.troubles.memory)
+        self.lock = threading.RLock()
         self.blocks: dict[int, Bytes] = {}
         self.streams: list[NumpyStream] = []
         self._pinned: list[Bytes] = []
         self._random = random.Random(self.seed)
         self._next = FIRST_ADDRESS
-        self._done = 0
+        self.done = 0
         self._lost = False
 
     def allocate(self, size: int) -> int:
         """A new address every time, so that whoever uses a freed one is found out."""
-        self.check()
-        if size > self.free_memory():
-            raise OutOfDeviceMemory(f"{size} bytes asked for, {self.free_memory()} are free")
-        address = self._next
-        self.blocks[address] = np.full(size, 0xFF, dtype=np.uint8)
-        self._next += -(-size // ALIGNMENT) * ALIGNMENT + ALIGNMENT
-        return address
+        with self.lock:
+            self.check()
+            if size > self.free_memory():
+                raise OutOfDeviceMemory(f"{size} bytes asked for, {self.free_memory()} are free")
+            address = self._next
+            self.blocks[address] = np.full(size, 0xFF, dtype=np.uint8)
+            self._next += -(-size // ALIGNMENT) * ALIGNMENT + ALIGNMENT
+            return address
 
     def free(self, address: int) -> None:
         """Raises DeviceError for an address that is not allocated."""
-        if self.blocks.pop(address, None) is None:
+        with self.lock:
+            freed = self.blocks.pop(address, None)
+        if freed is None:
             raise DeviceError(f"free of 0x{address:x}, which is not allocated")
 
     def pinned(self, size: int) -> Bytes:
         """Ordinary memory that this device remembers."""
-        self.check()
         memory = np.full(size, 0xFF, dtype=np.uint8)
-        self._pinned.append(memory)
+        with self.lock:
+            self.check()
+            self._pinned.append(memory)
         return memory
 
     def unpin(self, memory: Bytes) -> None:
         """Forget it."""
-        self._pinned = [one for one in self._pinned if one is not memory]
+        with self.lock:
+            self._pinned = [one for one in self._pinned if one is not memory]
 
     @property
     def pinned_blocks(self) -> int:
@@ -199,8 +209,9 @@ class NumpyDevice:
 
     def stream(self) -> Stream:
         """Counted from 1."""
-        self.streams.append(NumpyStream(self, len(self.streams) + 1))
-        return self.streams[-1]
+        with self.lock:
+            self.streams.append(NumpyStream(self, len(self.streams) + 1))
+            return self.streams[-1]
 
     def event(self) -> Event:
         """Not recorded yet."""
@@ -236,20 +247,23 @@ class NumpyDevice:
 
     def run_until(self, reached: Callable[[], bool]) -> None:
         """Run the queues' heads in random order; raises DeviceError if nothing can run any more."""
-        while not reached():
-            self.check()
-            ready = [one for one in self.streams if one.queue and one.queue[0].ready()]
-            if not ready:
-                raise DeviceError("nothing that is queued can run: an event is waited for that nobody sets")
-            with self._counted():
-                self._random.choice(ready).queue.popleft().run()
+        while True:
+            with self.lock:
+                if reached():
+                    return
+                self.check()
+                ready = [one for one in self.streams if one.queue and one.queue[0].ready()]
+                if not ready:
+                    raise DeviceError("nothing that is queued can run: an event is waited for that nobody sets")
+                with self._counted():
+                    self._random.choice(ready).queue.popleft().run()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        if self._done == self.troubles.lost_at:
+        if self.done == self.troubles.lost_at:
             self._lost = True
             raise DeviceLost("an illegal memory access was encountered")
-        self._done += 1
+        self.done += 1
         yield
 
 

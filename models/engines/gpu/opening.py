@@ -104,6 +104,9 @@ class _Workshop(NamedTuple):
             undo.callback(network.close)
             engine = TensorRtEngine(release, device, network)
             undo.pop_all()
+            undo.callback(engine.close)
+            engine.warm()
+            undo.pop_all()
             return engine
 
     def _kept(self, key: PlanKey, order: Order, device: Device) -> TensorRtNetwork | None:

@@ -60,8 +60,9 @@ class Slot:
         """Wait for what it works on, and copy the scores to whoever asked."""
         if self.asked is None:
             return
-        (rows, bucket, scores), self.asked = self.asked, None
-        self.ready.synchronize()
+        rows, bucket, scores = self.asked
+        self.ready.synchronize()  # raises, and is asked for still, if the card was lost
+        self.asked = None
         layout, count = Layout.of(shape, bucket), rows.stop - rows.start
         values = self.outputs[: layout.size].view(np.float32)
         first = layout.embeddings // 4

@@ -87,15 +87,15 @@ def run_onnx(graph: bytes, pixels: np.ndarray) -> Scores:
     return Scores(*session.run(["probabilities", "embeddings"], {"tiles": pixels}))
 
 
-def made_release(folder: Path, int8: bytes | None = None) -> Release:
-    """A signed release of that network; `int8` another graph in its int8 file."""
+def made_release(folder: Path, off: float = 0.0) -> Release:
+    """A signed release of that network."""
     site = Site(folder)
     tiles = np.random.default_rng(3).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
 
     def files(where: Path) -> None:
-        (where / MODEL_FILE).write_bytes(made_onnx())
-        (where / INT8_FILE).write_bytes(made_onnx(quantised=True) if int8 is None else int8)
-        np.savez(where / GOLDEN_FILE, tiles=tiles, probabilities=run_onnx(made_onnx(), tiles).probabilities)
+        (where / MODEL_FILE).write_bytes(made_onnx(off=off))
+        (where / INT8_FILE).write_bytes(made_onnx(quantised=True, off=off))
+        np.savez(where / GOLDEN_FILE, tiles=tiles, probabilities=run_onnx(made_onnx(off=off), tiles).probabilities)
 
     shape = Architecture(classes=len(CLASSES), tile_size=SIDE, width=WIDTH)
     facts = made_facts("small.1", classes=tuple(map(made_class, CLASSES)), architecture=shape)

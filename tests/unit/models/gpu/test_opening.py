@@ -108,8 +108,8 @@ def test_without_memory_for_the_largest_bucket_the_next_smaller_one_serves(
     release: Release, tmp_path: Path, troubles: LibraryTroubles
 ) -> None:
     engine = Card(troubles=troubles).open(release, tmp_path)
+    assert engine.batch_sizes == (2,)  # known before the first photo
     scores(engine)
-    assert engine.batch_sizes == (2,)
 
 
 def test_without_memory_for_any_bucket_it_says_so_and_holds_nothing(release: Release, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_costs_the_plan_and_nothing_else(
 def test_an_engine_on_a_lost_card_closes_in_silence(release: Release, tmp_path: Path) -> None:
     card = Card()
     engine = card.open(release, tmp_path)
-    card.device.troubles.lost_at = 0
+    card.device.troubles.lost_at = card.device.done
     with pytest.raises(DeviceLost):
         scores(engine)
     engine.close()
