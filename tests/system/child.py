@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
 
+from models.engines.gpu.engine import GpuEngine
+from models.engines.gpu.numpy_device import NumpyDevice, Troubles
 from models.engines.protocol import Engine, Scores, Tile
 from models.engines.scripted import Script, ScriptedEngine
 from stream.cli.common import TEXT_LINE, state_folder
@@ -29,6 +31,7 @@ from stream.transport import open_transport
 from stream.worker.judge import ClassRule, Judge
 from stream.worker.regions import Threshold
 from stream.worker.role import run_worker, start_engine
+from tests.unit.models.gpu.made_engine import MeansNetwork, made_release
 
 DIED = 70
 POISON = (255, 0, 254)
@@ -82,10 +85,17 @@ class Gated(ScriptedEngine):
         return super().infer(tiles)
 
 
-def scripted(gate: Path | None) -> tuple[Engine, Judge]:
+def on_card(lost_at: int, folder: Path) -> Engine:
+    """The scripted engine's arithmetic on a card of numpy, which breaks for good at that piece of work."""
+    script, device = Script(), NumpyDevice(troubles=Troubles(lost_at=lost_at))
+    network = MeansNetwork(device, script=script)
+    return GpuEngine(made_release(folder, script), device, network)
+
+
+def scripted(gate: Path | None, card: Engine | None) -> tuple[Engine, Judge]:
     """An engine anybody can compute by hand: a red photo cracks."""
     script = Script(exit_on=POISON)
-    engine = ScriptedEngine(script) if gate is None else Gated(script, gate)
+    engine = card or (ScriptedEngine(script) if gate is None else Gated(script, gate))
     rules = tuple(ClassRule(Threshold(name, 0.8, 0.5), True, None) for name in engine.classes)
     return engine, Judge(engine.release, engine.precision, rules)
 
@@ -124,6 +134,7 @@ async def main() -> None:
     parser.add_argument("--stop-at", help="STEP:TIME; it stands still until it gets SIGCONT")
     parser.add_argument("--fault", action="append", default=[], help="ON:AT:HOW")
     parser.add_argument("--engine", choices=("scripted", "release"), default="scripted")
+    parser.add_argument("--card-lost-at", type=int, help="a scripted engine on a card, and when that breaks")
     parser.add_argument("--gate", type=Path, help="a file; before it is there the engine infers nothing")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format=f"{asked.role} {os.getpid()} {TEXT_LINE}")
@@ -145,7 +156,9 @@ async def main() -> None:
         if asked.role == "findings":
             await run_findings(faulty, config, stop, severities=SEVERITIES, step=step)
         else:
-            engine = scripted(asked.gate) if asked.engine == "scripted" else start_engine(config.engine)
+            state = Path(state_folder(config))
+            card = None if asked.card_lost_at is None else on_card(asked.card_lost_at, state / "site")
+            engine = scripted(asked.gate, card) if asked.engine == "scripted" else start_engine(config.engine)
             await run_worker(faulty, config, stop, state=state_folder(config), engine=engine, step=step)
     finally:
         await transport.close()

@@ -160,3 +160,22 @@ def test_a_frame_that_kills_the_process_ends_as_poison_and_its_neighbours_have_r
         return False
 
     line.run(test)
+
+
+@pytest.mark.slow
+def test_a_card_that_is_lost_ends_the_worker_and_its_frames_are_in_the_journal(tmp_path: Path) -> None:
+    async def test() -> None:
+        await fill(tmp_path)
+        assert Role.start("worker", tmp_path, "--card-lost-at", "20").wait() == 1  # in the first batches
+        async with line.opened(tmp_path) as transport:
+            await line.check_commits(transport)
+            left = await transport.lag("worker", "frames")
+            assert line.open_attempts(tmp_path) and sum(left.values()) > 0
+            second = Role.start("worker", tmp_path)
+            await line.all_answered(transport)
+            assert second.stop() == 0
+            seen = await line.look(transport)
+        seen.check()
+        assert not seen.dead
+
+    line.run(test)

