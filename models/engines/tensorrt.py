@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from models.engines.gpu.device import Device, DeviceError, OutOfDeviceMemory, Stream
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import Addresses
-from models.engines.gpu.typed import in_half
+from models.engines.gpu.graphs import folded, in_half
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +82,12 @@ class TensorRt:
         asked before and after), DeviceError with the library's own words for anything else. What `heed` raises comes
         through.
         """
-        trt, graph = self._trt, order.graph
-        if self.typed and order.precision != "f32":
-            graph = in_half(graph)
+        trt = self._trt
         self._said.clear()
         builder = trt.Builder(self._logger)
         network = builder.create_network(self._network_flags())
         parser = trt.OnnxParser(network, self._logger)
-        if not parser.parse(graph):
+        if not parser.parse(self.fitted(order)):
             raise DeviceError("; ".join(str(parser.get_error(number)) for number in range(parser.num_errors)))
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
@@ -111,6 +109,19 @@ class TensorRt:
         if plan is None:
             raise self._failure(f"a plan for batches of {order.buckets} tiles in {order.precision} cannot be built")
         return Built(bytes(plan), bytes(cache.serialize()))
+
+    def fitted(self, order: Order) -> bytes:
+        """The graph as this library is given it; raises DeviceError if it is none."""
+        try:
+            # A quantised release is folded already, and must not be again: its weights would come back as floats.
+            graph = order.graph if order.precision == "int8" else folded(order.graph)
+            return in_half(graph) if self.typed and order.precision != "f32" else graph
+        except ImportError as error:
+            raise DeviceError(
+                f"a plan is made with onnx and onnxruntime: install spanwatch[tensorrt] ({error})"
+            ) from error
+        except Exception as error:  # both libraries raise classes of their own that are derived from nothing else
+            raise DeviceError(f"no ONNX graph for {order.precision}: {error}") from error
 
     def open(self, plan: bytes, precision: TensorRtPrecision, device: Device) -> TensorRtNetwork:
         """A plan as a network; raises OutOfDeviceMemory, or DeviceError for a plan that does not load here."""
@@ -161,7 +172,7 @@ class TensorRt:
         return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "EXPLICIT_BATCH") else 0
 
     def _allow(self, config: Any, network: Any, precision: TensorRtPrecision) -> None:
-        """8.6: what it may compute in, and which layers it may not touch (`typed.py` says why)."""
+        """8.6: what it may compute in, and which layers it may not touch (`graphs.py` says why)."""
         trt = self._trt
         config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)

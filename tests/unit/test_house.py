@@ -20,7 +20,7 @@ DOORS = {
     "simplejpeg": ("stream/photo/", "models/"),
     "prometheus_client": ("stream/metrics.py",),
     "openvino": ("models/engines/openvino.py",),
-    "onnxruntime": ("models/engines/onnxruntime.py", "models/engines/gpu/typed.py"),  # one runs, one rewrites graphs
+    "onnxruntime": ("models/engines/onnxruntime.py", "models/engines/gpu/graphs.py"),  # one runs, one rewrites graphs
     "tensorrt": ("models/engines/tensorrt.py",),
     "cuda": ("models/engines/gpu/cuda_bindings.py",),
     "timm": ("models/vit.py", "models/training/initial.py"),

@@ -76,9 +76,10 @@ def test_a_plan_of_another_version_does_not_load(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_no_onnx_is_refused_in_the_parsers_words(version: str) -> None:
-    with pytest.raises(DeviceError, match="not ONNX"):
-        TensorRt(library(version, NumpyDevice())).build(Order(b"no graph", "f32", BUCKETS, SIDE))
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_what_is_no_onnx_is_refused(version: str, precision: TensorRtPrecision) -> None:
+    with pytest.raises(DeviceError, match=r"no ONNX graph for|not ONNX"):
+        TensorRt(library(version, NumpyDevice())).build(Order(b"no graph", precision, BUCKETS, SIDE))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

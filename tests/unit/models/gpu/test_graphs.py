@@ -1,0 +1,122 @@
+"""What ships is fit for TensorRT: old operators, nothing dynamic but the batch, types that keep the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from models.engines.gate import SANITY, Evidence, judge
+from models.engines.gpu.graphs import IN_FLOAT, folded, in_half
+from models.engines.trial import evidence
+from models.release import INT8_FILE, MODEL_FILE, Release
+from models.releases.store import default_store
+from tests.unit.models.gpu.made_network import run_onnx
+
+NEWEST_OPSET = 17
+"""Of TensorRT 8.6's parser."""
+TILES = 64
+
+
+@pytest.fixture(scope="module")
+def release() -> Release:
+    return default_store().open()
+
+
+@pytest.fixture(scope="module")
+def seen(release: Release) -> Evidence:
+    """Every so many of the labelled tiles: all of them take minutes in half precision on a CPU."""
+    everything = evidence(release)
+    chosen = slice(None, None, len(everything.tiles) // TILES)
+    return Evidence(everything.tiles[chosen], everything.expected[chosen], everything.labels[chosen])
+
+
+def variants(release: Release) -> dict[str, bytes]:
+    """What TensorRT is given, for each precision: by flags (8.6), then by types (10, 11)."""
+    plain, quantised = folded(release.path(MODEL_FILE).read_bytes()), release.path(INT8_FILE).read_bytes()
+    return {"f32": plain, "f16": in_half(plain), "int8": quantised, "int8 typed": in_half(quantised)}
+
+
+@pytest.fixture(scope="module")
+def graphs(release: Release) -> dict[str, bytes]:
+    return variants(release)
+
+
+NAMES = ("f32", "f16", "int8", "int8 typed")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_are_standard_and_old_enough_and_norms_are_one_node(graphs: dict[str, bytes], name: str) -> None:
+    model = onnx.load_from_string(graphs[name])
+    onnx.checker.check_model(model)
+    (standard,) = [one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}]
+    assert standard <= NEWEST_OPSET
+    assert not {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("LayerNormalization") == 5  # two in each of two blocks, and one behind them
+    assert not {"Pow", "ReduceSum"} & set(kinds)
+    assert kinds.count("ReduceMean") == 1  # the mean over tokens, and none of a norm taken apart
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_dynamic_but_the_batch_and_pixels_go_in_as_bytes(graphs: dict[str, bytes], name: str) -> None:
+    model = onnx.load_from_string(graphs[name])
+    (tiles,) = model.graph.input
+    assert tiles.type.tensor_type.elem_type == TensorProto.UINT8
+    first, *others = tiles.type.tensor_type.shape.dim
+    assert first.dim_param and [one.dim_value for one in others] == [256, 256, 3]
+    first.dim_value = 8
+    del model.graph.value_info[:]
+    found = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    known = {one.name: one.type.tensor_type.shape.dim for one in (*found.value_info, *found.output)}
+    for node in found.node:
+        for output in node.output:
+            assert all(one.HasField("dim_value") for one in known[output]), f"{node.op_type} {output}"
+
+
+def types(model: onnx.ModelProto) -> Iterator[tuple[str, set[int]]]:
+    """Operator -> types of its inputs and outputs that are floating-point numbers."""
+    known: dict[str, int] = {one.name: one.data_type for one in model.graph.initializer}
+    found = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    known |= {one.name: one.type.tensor_type.elem_type for one in (*found.value_info, *found.input, *found.output)}
+    floating = {TensorProto.FLOAT, TensorProto.FLOAT16}
+    for node in model.graph.node:
+        yield node.op_type, {known[name] for name in (*node.input, *node.output) if name} & floating
+
+
+@pytest.mark.parametrize("name", ["f16", "int8 typed"])
+def test_a_typed_graph_multiplies_in_half_precision_and_keeps_norms_and_scales(
+    graphs: dict[str, bytes], name: str
+) -> None:
+    kinds: dict[str, list[set[int]]] = {}
+    for kind, one in types(onnx.load_from_string(graphs[name])):
+        kinds.setdefault(kind, []).append(one)
+    for kind in ("Conv", "MatMul", "Gemm", "Add"):
+        assert all(one == {TensorProto.FLOAT16} for one in kinds[kind]), kind
+    for kind in set(IN_FLOAT) & set(kinds):
+        assert all(one == {TensorProto.FLOAT} for one in kinds[kind]), kind
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_stay_within_what_the_gate_allows(
+    graphs: dict[str, bytes], release: Release, seen: Evidence, name: str
+) -> None:
+    precision = name.partition(" ")[0]
+    parts = [run_onnx(graphs[name], seen.tiles[at : at + 8]).probabilities for at in range(0, len(seen.tiles), 8)]
+    verdict = judge(np.concatenate(parts), seen, release.classes, precision)
+    assert verdict.sane and verdict.mean <= SANITY[precision].mean / 2, verdict
+
+
+def test_half_precision_scales_are_why_quantised_tensors_stay_in_float(
+    release: Release, seen: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnx import version_converter
+
+    newer: Any = version_converter.convert_version(onnx.load(str(release.path(INT8_FILE))), 19)
+    monkeypatch.setattr("models.engines.gpu.graphs.IN_FLOAT", IN_FLOAT[:3])
+    ruined = run_onnx(in_half(newer.SerializeToString()), seen.tiles[:8]).probabilities
+    assert not judge(ruined, Evidence(seen.tiles[:8], seen.expected[:8], seen.labels[:8]), release.classes, "int8").sane
