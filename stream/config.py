@@ -111,7 +111,7 @@ class EngineSection(Section, frozen=True, kw_only=True):
     trusted_keys: str | None = None
     """Folder of public keys (`*.pub.pem`) whose releases run here, beside the keys that ship; None: only those."""
     backend: str = "auto"
-    """`tensorrt` (graphics cards) or `openvino` (CPUs) and nothing else; `auto` takes whichever is faster here."""
+    """`tensorrt`, `torch` (graphics cards) or `openvino` (CPUs) alone; `auto` is the fastest of them here."""
     precision: str = "auto"
     """`auto` takes the fastest of f32, f16, bf16 and int8 that passes the gate here (spanwatch engine build)."""
     threads: int = 0

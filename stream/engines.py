@@ -27,9 +27,9 @@ def backend_of(name: str) -> Backend | None:
     match name:
         case "auto":
             return None
-        case "tensorrt" | "openvino":
+        case "tensorrt" | "torch" | "openvino":
             return name
-    raise Misuse(f"engine.backend is auto, tensorrt or openvino, not {name!r}")
+    raise Misuse(f"engine.backend is auto, tensorrt, torch or openvino, not {name!r}")
 
 
 def conditions_of(section: EngineSection, threads: int | None = None, heed: Heed | None = None) -> Conditions:

@@ -6,19 +6,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from models.engines.gpu.driver import driver_obstacle
-from models.engines.gpu.opening import OnCard, open_tensorrt, this_card
+from models.engines.gpu.opening import OnCard, open_tensorrt, this_device
 from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
 from models.engines.processor import has_bf16
 from models.engines.protocol import Engine, EngineError
-from models.engines.tensorrt import TENSORRT_PRECISIONS, Heed
+from models.engines.tensorrt import TENSORRT_PRECISIONS, Heed, TensorRt
 from models.release import INT8_FILE, Release
 
-Backend = Literal["tensorrt", "openvino"]
+Backend = Literal["tensorrt", "torch", "openvino"]
 AnyPrecision = Literal["f32", "f16", "bf16", "int8"]
 
 
@@ -42,25 +43,32 @@ class Conditions:
     heed: Heed | None = None
     card: OnCard | None = None
 
-    @property
-    def on_card(self) -> bool:
-        """Whether a card is to be tried: there is one, or it was asked for."""
+    def tries(self, backend: Backend) -> bool:
+        """Whether engines of this one are tried: it was asked for, or nothing was and what it needs is here."""
         if self.backend is not None:
-            return self.backend == "tensorrt"
-        return self.card is not None or driver_obstacle() is None
+            return self.backend == backend
+        if backend == "openvino":
+            return find_spec("openvino") is not None
+        there = self.card is not None or driver_obstacle() is None
+        return there if backend == "tensorrt" else there and self.card is None and find_spec("timm") is not None
 
     def card_words(self) -> str:
-        """Card, driver and library that a measurement belongs to, or what is missing; empty where no card is tried."""
-        if not self.on_card:
+        """Card, driver and libraries that a measurement belongs to, or what is missing; empty if no card is tried."""
+        if not (self.tries("tensorrt") or self.tries("torch")):
             return ""
         try:
-            on = self.card or this_card()
-            device = on.device()
+            device = self.card.device() if self.card else this_device()
         except EngineError as error:
             return str(error)
         name, _, driver, _ = device.card
         device.close()
-        return f"{name}, driver {driver}, TensorRT {on.library.version}"
+        try:
+            library = self.card.library if self.card else TensorRt()
+            words = f"TensorRT {library.version}"
+        except EngineError as error:
+            words = str(error)
+        torch = f", torch {version('torch')}" if self.tries("torch") and find_spec("torch") else ""
+        return f"{name}, driver {driver}, {words}{torch}"
 
 
 class Candidate(NamedTuple):
@@ -79,13 +87,26 @@ class Candidate(NamedTuple):
 def candidates(release: Release, under: Conditions) -> list[Candidate]:
     """All that is installed here, or those of the one backend asked for whether it is or not."""
     found: list[Candidate] = []
-    if under.on_card:
+    if under.tries("tensorrt"):
         for on_card in TENSORRT_PRECISIONS:
             opened = partial(open_tensorrt, release, on_card, under.folder, under.card, heed=under.heed)
             found.append(Candidate("tensorrt", on_card, opened))
-    if under.backend == "openvino" or (under.backend is None and find_spec("openvino") is not None):
+    if under.tries("torch"):
+        found += [Candidate("torch", one, partial(_torch, release, one)) for one in ("f16", "bf16")]
+    if under.tries("openvino"):
         found += [Candidate("openvino", one, partial(_openvino, release, one, under.threads)) for one in PRECISIONS]
     return found
+
+
+def _torch(release: Release, precision: Literal["f16", "bf16"]) -> Engine:
+    """PyTorch is imported only where there is a card for it."""
+    if obstacle := driver_obstacle():
+        raise EngineError(obstacle)
+    try:
+        from models.engines.torch_on_card import open_torch
+    except ImportError as error:
+        raise EngineError(f"PyTorch is not installed here ({error})") from error
+    return open_torch(release, precision)
 
 
 def _openvino(release: Release, precision: Precision, threads: int | None) -> Engine:

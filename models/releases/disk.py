@@ -1,14 +1,17 @@
-"""Changes of a folder that other processes read: whole or not at all, also after a kill or a power cut."""
+"""Folders that other processes read: changed whole or not at all, also after a kill or a power cut, and summed up."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from models.release import SIGNATURE_FILE, ReleaseError
 
 LOCK = ".lock"
 ASIDE = ".writing-"
@@ -85,6 +88,21 @@ def append_line(path: Path, line: bytes) -> None:
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """name -> sha256 of every file but `model.sig`, sorted; raises ReleaseError for anything that is no plain file."""
+    found = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink() or not path.is_file():
+                raise ReleaseError(f"{path}: a release is a folder of plain files")
+            if path.name != SIGNATURE_FILE:
+                with path.open("rb") as file:
+                    found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ReleaseError(f"{error.filename or folder}: {error.strerror}") from error
+    return found
 
 
 def _remove_unless_held(path: Path) -> None:

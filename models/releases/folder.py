@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
@@ -34,8 +34,11 @@ from models.release import (
     ReleaseError,
     ReleaseFacts,
 )
-from models.releases.signing import Trusted, digests, verify
+from models.releases.disk import digests
 from models.taxonomy import Defect, Taxonomy, problems_of
+
+if TYPE_CHECKING:
+    from models.releases.signing import Trusted
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 T = TypeVar("T")
@@ -82,6 +85,8 @@ def load(folder: Path, trusted: Trusted) -> Release:
 
     Raises ReleaseError: not signed by a trusted key, changed, incomplete, of a newer format, or facts that cannot be.
     """
+    from models.releases.signing import verify  # a box where drafts are measured may lack `cryptography`
+
     return _read(folder, verify(folder, trusted))
 
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from models.release import SIGNATURE_FILE, ReleaseError
+from models.releases.disk import digests
 
 PUBLIC, PRIVATE = ".pub.pem", ".key.pem"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -168,21 +169,6 @@ def signer_of(folder: Path) -> str:
     """Fingerprint of the key that a verified folder's signature names."""
     bundle = msgspec.json.decode((folder / SIGNATURE_FILE).read_bytes())
     return str(bundle["verificationMaterial"]["publicKey"]["hint"])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """name -> sha256 of every file but `model.sig`, sorted; raises ReleaseError for anything that is no plain file."""
-    found = {}
-    try:
-        for path in sorted(folder.iterdir()):
-            if path.is_symlink() or not path.is_file():
-                raise ReleaseError(f"{path}: a release is a folder of plain files")
-            if path.name != SIGNATURE_FILE:
-                with path.open("rb") as file:
-                    found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ReleaseError(f"{error.filename or folder}: {error.strerror}") from error
-    return found
 
 
 def _payload(bundle: Any, trusted: Trusted, path: Path) -> bytes:

@@ -23,6 +23,7 @@ DOORS = {
     "onnxruntime": ("models/engines/onnxruntime.py", "models/engines/gpu/graphs.py"),  # one runs, one rewrites graphs
     "tensorrt": ("models/engines/tensorrt.py",),
     "cuda": ("models/engines/gpu/cuda_bindings.py",),
+    "pycuda": ("models/engines/gpu/pycuda.py",),
     "timm": ("models/vit.py", "models/training/initial.py"),
 }
 """Heavy library -> where it may be imported. A role makes the registry, hence the exception below."""

@@ -35,8 +35,10 @@ class _Calls:
     """The package's functions return a status first; here a bad one raises, and only what follows it is returned."""
 
     def __init__(self) -> None:
-        from cuda.bindings import driver, nvrtc, runtime
-
+        try:
+            from cuda.bindings import driver, nvrtc, runtime
+        except ImportError as error:
+            raise DeviceError(f"cuda-bindings is not installed here: install spanwatch[cuda] ({error})") from error
         self.driver, self.nvrtc, self.runtime = driver, nvrtc, runtime
 
     def __call__(self, function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +44,20 @@ class TensorRtEngine(GpuEngine):
         _close(self._own)
 
 
-def this_card() -> OnCard:
-    """TensorRT and the card of this machine; raises EngineError, with what is missing."""
+def this_device() -> Device:
+    """The card of this machine, by the library that is installed; raises EngineError, with what is missing."""
+    if find_spec("cuda") is None and find_spec("pycuda") is not None:
+        from models.engines.gpu.pycuda import PycudaDevice
+
+        return PycudaDevice()
     from models.engines.gpu.cuda_bindings import CudaDevice
 
-    return OnCard(TensorRt(), CudaDevice)
+    return CudaDevice()
+
+
+def this_card() -> OnCard:
+    """TensorRT and the card of this machine; raises EngineError, with what is missing."""
+    return OnCard(TensorRt(), this_device)
 
 
 def open_tensorrt(

@@ -13,6 +13,7 @@ TORCH_ROOMS = {
     "quantizing/snapping.py",
     "training/",
     "engines/torch.py",
+    "engines/torch_on_card.py",
 }
 DOORS = {
     "timm": {"vit.py", "training/initial.py"},
