@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,\
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 DATA ?= ../shared/data
 
-.PHONY: help demo test check lint learn-test bench train kafka java lock clean
+.PHONY: help demo test check lint learn-test bench gpu-check train kafka java lock clean
 
 help:  ## Show these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ learn-test: $(VENV)/train  ## The tests that need torch: network, training, expo
 
 bench: $(VENV)/base  ## Measure the whole line on this machine
 	$(BIN)/spanwatch bench pipeline
+
+gpu-check:  ## On a box with a graphics card: its tests and figures, into one JSON file (SECONDS_EACH)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu --seconds $${SECONDS_EACH:-1}
 
 train: $(VENV)/train  ## Make a release from DATA in two runs of an hour or so; stopped, it goes on where it was
 	$(BIN)/spanwatch data convert $(DATA) --out out/data

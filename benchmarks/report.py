@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from benchmarks.figures import Spread, Tail
+from benchmarks.gpu import GpuResult
 from benchmarks.ingest import IngestResult
 from benchmarks.latency import LatencyResult
 from benchmarks.memory import MemoryResult
@@ -182,6 +183,22 @@ def _engine(runs: Runs) -> str:
     return _table(head, rows)
 
 
+def _gpu(runs: Runs) -> str:
+    rows = [
+        (
+            f"`{name}`",
+            one.what,
+            one.on,
+            one.case,
+            "" if one.value is None else f"{one.value:,.4g} {one.unit}".strip(),
+            "" if one.share is None else f"{one.share:.2f}",
+            one.note,
+        )
+        for name, one in _of(runs, "gpu", GpuResult)
+    ]
+    return _table(("file", "what", "engine", "case", "figure", "share", "note"), rows)
+
+
 TABLES: Mapping[str, Callable[[Runs], str]] = {
     "pipeline": _pipeline,
     "stages": _stages,
@@ -189,6 +206,7 @@ TABLES: Mapping[str, Callable[[Runs], str]] = {
     "latency": _latency,
     "memory": _memory,
     "engine": _engine,
+    "gpu": _gpu,
 }
 
 

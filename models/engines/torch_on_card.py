@@ -20,6 +20,7 @@ from models.release import Release
 from models.vit import DefectNetwork
 
 TorchPrecision = Literal["f32", "f16", "bf16"]
+TORCH_PRECISIONS: tuple[TorchPrecision, ...] = ("f16", "bf16", "f32")
 TYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 WARM = 3
 """Runs of a bucket before it is captured: PyTorch compiles and chooses kernels in them."""
