@@ -19,7 +19,7 @@ COMMANDS = [json.loads(found) for found in re.findall(r"^    command: (\[.*\])$"
 
 
 def test_it_is_short_and_says_that_it_has_not_been_run() -> None:
-    assert len(TEXT.splitlines()) <= 60
+    assert len(TEXT.splitlines()) <= 70
     assert "Not run here" in TEXT.partition("services:")[0]
 
 
@@ -37,8 +37,21 @@ def test_its_commands_and_their_options_exist(arguments: list[str]) -> None:
     assert settings["transport"] == "kafka://kafka:19092"
 
 
-def test_there_are_two_commands() -> None:
-    assert [arguments[0] for arguments in COMMANDS] == ["topics", "site"]
+def test_there_are_two_commands_and_the_second_on_a_card_too() -> None:
+    assert [arguments[0] for arguments in COMMANDS] == ["topics", "site", "site"]
+    assert "/etc/spanwatch/edge-gpu.toml" in COMMANDS[2] and "profiles: [gpu]" in TEXT
+    assert "capabilities: [gpu]" in TEXT
+
+
+def test_every_target_that_it_builds_is_in_the_dockerfile() -> None:
+    dockerfile = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    for target in re.findall(r"target: ([\w-]+)", TEXT):
+        assert f" AS {target}\n" in dockerfile
+    assert re.findall(r"--config\", \"/etc/spanwatch/([\w.-]+)", TEXT) == re.findall(
+        r"/etc/spanwatch/([\w.-]+)\"", TEXT
+    )
+    for name in set(re.findall(r"/etc/spanwatch/([\w.-]+)", TEXT)):
+        assert f"COPY configs/{name} " in dockerfile and (ROOT / "configs" / name).exists()
 
 
 def test_its_variables_are_settings_and_its_configuration_loads() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from models.engines.gpu.opening import BUCKETS
 from stream.config import Config, load
 from stream.errors import Misuse
 from stream.schemas import schemas
@@ -98,3 +99,8 @@ def test_a_password_is_taken_from_the_environment_only_and_never_printed(tmp_pat
 def test_the_committed_schemas_are_those_of_the_code() -> None:
     committed = {path.name: path.read_bytes() for path in (CONFIGS / "schemas").glob("*.json")}
     assert committed == dict(schemas()), "run: python -m stream.schemas configs/schemas"
+
+
+def test_the_file_for_a_graphics_card_loads_and_fills_the_largest_batch() -> None:
+    config = load(CONFIGS / "edge-gpu.toml")
+    assert config.worker.batch_tiles == BUCKETS[-1] and config.engine.cache is not None
