@@ -31,6 +31,7 @@ def watched(folder: Path, *command: str) -> tuple[subprocess.CompletedProcess[st
         "SPANWATCH_TRANSPORT": f"local:{folder / 'log'}",
         "SPANWATCH_ENGINE__STORE": str(folder / "store"),
         "SPANWATCH_ENGINE__TRUSTED_KEYS": str(folder / "keys"),
+        "SPANWATCH_ENGINE__PRECISION": "f32",  # measuring is what the engine commands do
         "SPANWATCH_METRICS__WORKER_PORT": "0",
         "SPANWATCH_METRICS__FINDINGS_PORT": "0",
     }

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks.report import load, with_tables
 from stream.cli.app import app
+from tests.unit.models.few_tiles import store_with_few_tiles
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +43,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, objec
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(folder)},
+        env={**os.environ, "XDG_CACHE_HOME": str(folder), **store_with_few_tiles(folder)},
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()], folder

@@ -18,7 +18,7 @@ from models.engines.protocol import EngineError, Tile
 from models.engines.scripted import ScriptedEngine
 from models.engines.trial import CALL_TILES, evidence, golden, rate, rates
 from models.release import EVALUATION_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, Release
-from models.releases.store import default_store
+from tests.unit.models.few_tiles import with_few_tiles
 
 FAST = Pace(rounds=1, seconds=0.0)
 
@@ -28,9 +28,9 @@ def on_one_core(folder: Path) -> Conditions:
 
 
 @pytest.fixture(scope="module")
-def release() -> Release:
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     """What ships, as if it had no int8 file: of that, something else is shown."""
-    shipped = default_store().open()
+    shipped = with_few_tiles(tmp_path_factory.mktemp("release"))
     return msgspec.structs.replace(shipped, files={k: v for k, v in shipped.files.items() if k != INT8_FILE})
 
 
