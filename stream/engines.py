@@ -7,8 +7,8 @@ from typing import Literal
 
 from models.engines.autopilot import open_engine
 from models.engines.candidates import AnyPrecision, Backend, Conditions, default_folder
+from models.engines.gpu.watch import Heed
 from models.engines.protocol import Engine, EngineError
-from models.engines.tensorrt import Heed
 from models.release import Release
 from stream.config import EngineSection
 from stream.errors import Broken, Misuse

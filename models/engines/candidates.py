@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.opening import OnCard, open_tensorrt, this_device
+from models.engines.gpu.watch import Heed
 from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
 from models.engines.processor import has_bf16
 from models.engines.protocol import Engine, EngineError
-from models.engines.tensorrt import TENSORRT_PRECISIONS, Heed, TensorRt
+from models.engines.tensorrt import TENSORRT_PRECISIONS, TensorRt
 from models.release import INT8_FILE, Release
 
 Backend = Literal["tensorrt", "torch", "openvino"]

@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from models.engines.gpu.device import Device, DeviceError, OutOfDeviceMemory, Stream
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import Addresses
 from models.engines.gpu.graphs import folded, in_half
+from models.engines.gpu.watch import Heed, Watch, monitor
 
 log = logging.getLogger(__name__)
 
 TensorRtPrecision = Literal["f32", "f16", "int8"]
 TENSORRT_PRECISIONS: tuple[TensorRtPrecision, ...] = ("int8", "f16", "f32")
-Heed = Callable[[str, int, int], bool]
-"""Told of a phase of the build, steps done and steps in all; False ends the build."""
-
 INPUT, OUTPUTS = "tiles", ("probabilities", "embeddings")
 WORKSPACE = 2 << 30
 """Bytes that a kernel may use for itself while it is tried; more is not asked for by networks of this size."""
 NO_MEMORY = ("out of memory", "OutOfMemory", "insufficient memory")
-
-
-class BuildStopped(DeviceError):
-    """Whoever watched the build has ended it; nothing was made."""
 
 
 class Order(NamedTuple):
@@ -191,10 +185,10 @@ class TensorRt:
             config.set_timing_cache(cache, False)
         return cache
 
-    def _watch(self, config: Any, heed: Heed | None) -> _Watch:
-        watch = _Watch(heed)
+    def _watch(self, config: Any, heed: Heed | None) -> Watch:
+        watch = Watch(heed)
         if hasattr(self._trt, "IProgressMonitor"):
-            config.progress_monitor = _monitor(self._trt, watch)
+            config.progress_monitor = monitor(self._trt, watch)
         else:
             watch.step("build", 0, 1)
             watch.raise_if_stopped()
@@ -296,46 +290,3 @@ class TensorRtNetwork:
         self._library.check(context.set_input_shape(INPUT, shape), f"batches of {bucket} tiles are refused")
         self._contexts[bucket] = context
         return context
-
-
-class _Watch:
-    """Carries what a watcher says or raises out of the library's callbacks, which must not raise."""
-
-    def __init__(self, heed: Heed | None) -> None:
-        self._heed = heed
-        self._stopped: BaseException | None = None
-
-    def step(self, phase: str, done: int, steps: int) -> bool:
-        """Whether to go on."""
-        if self._heed is None or self._stopped is not None:
-            return self._stopped is None
-        try:
-            if not self._heed(phase, done, steps):
-                self._stopped = BuildStopped(f"the build was stopped in {phase}, {done} of {steps}")
-        except BaseException as error:  # Ctrl-C among them: it goes on where Python has the word again
-            self._stopped = error
-        return self._stopped is None
-
-    def raise_if_stopped(self) -> None:
-        """What the watcher wanted."""
-        if self._stopped is not None:
-            raise self._stopped
-
-
-def _monitor(trt: Any, watch: _Watch) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self._steps: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._steps[phase_name] = num_steps
-            watch.step(phase_name, 0, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return watch.step(phase_name, step + 1, self._steps.get(phase_name, 0))
-
-        def phase_finish(self, phase_name: str) -> None:
-            self._steps.pop(phase_name, None)
-
-    return Monitor()

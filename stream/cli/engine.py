@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.engines.bench import Checked, EngineResult
     from models.engines.candidates import Conditions
     from models.engines.gate import Verdict
-    from models.engines.tensorrt import Heed
+    from models.engines.gpu.watch import Heed
     from models.release import Release
 
 engine_app = typer.Typer(no_args_is_help=True, help="Engines and precisions: choose by measuring, check, compare.")

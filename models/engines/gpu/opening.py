@@ -14,8 +14,9 @@ from typing import NamedTuple
 from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory
 from models.engines.gpu.engine import GpuEngine
 from models.engines.gpu.plans import PlanKey, Plans
+from models.engines.gpu.watch import Heed
 from models.engines.protocol import EngineError
-from models.engines.tensorrt import Heed, Order, TensorRt, TensorRtNetwork, TensorRtPrecision
+from models.engines.tensorrt import Order, TensorRt, TensorRtNetwork, TensorRtPrecision
 from models.release import INT8_FILE, MODEL_FILE, Release, ReleaseError
 
 log = logging.getLogger(__name__)

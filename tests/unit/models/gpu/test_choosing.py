@@ -11,7 +11,8 @@ from models.engines.candidates import Backend, Conditions, candidates
 from models.engines.choices import read_choice, this_machine
 from models.engines.gpu.device import DeviceLost
 from models.engines.gpu.driver import driver_obstacle
-from models.engines.gpu.numpy_device import NumpyDevice, NumpySeat, Troubles
+from models.engines.gpu.numpy_device import NumpyDevice, Troubles
+from models.engines.gpu.numpy_seat import NumpySeat
 from models.engines.gpu.opening import OnCard, TensorRtEngine
 from models.engines.protocol import EngineError
 from models.engines.tensorrt import TensorRt

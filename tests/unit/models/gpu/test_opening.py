@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from models.engines.gpu.device import DeviceLost, OutOfDeviceMemory
-from models.engines.gpu.numpy_device import NumpyDevice, NumpySeat, Troubles
+from models.engines.gpu.numpy_device import NumpyDevice, Troubles
+from models.engines.gpu.numpy_seat import NumpySeat
 from models.engines.gpu.opening import OnCard, TensorRtEngine, open_tensorrt
+from models.engines.gpu.watch import BuildStopped
 from models.engines.protocol import EngineError, Tile
-from models.engines.tensorrt import BuildStopped, TensorRt, TensorRtPrecision
+from models.engines.tensorrt import TensorRt, TensorRtPrecision
 from models.release import Release
 from tests.unit.models.gpu.fake_tensorrt import VERSIONS, LibraryTroubles, library
 from tests.unit.models.gpu.made_network import made_onnx, made_release, run_onnx

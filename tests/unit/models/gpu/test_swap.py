@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.engines.gpu.numpy_device import NumpyDevice, NumpySeat
+from models.engines.gpu.numpy_device import NumpyDevice
+from models.engines.gpu.numpy_seat import NumpySeat
 from models.engines.gpu.opening import OnCard, TensorRtEngine, open_tensorrt
 from models.engines.tensorrt import TensorRt
 from models.release import Release

@@ -9,8 +9,9 @@ from models.engines.gpu.device import DeviceError, OutOfDeviceMemory
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import GpuEngine
 from models.engines.gpu.numpy_device import NumpyDevice, Troubles
+from models.engines.gpu.watch import BuildStopped
 from models.engines.protocol import Tile
-from models.engines.tensorrt import BuildStopped, Order, TensorRt, TensorRtPrecision
+from models.engines.tensorrt import Order, TensorRt, TensorRtPrecision
 from models.release import Release
 from tests.unit.models.gpu.fake_tensorrt import VERSIONS, LibraryTroubles, library
 from tests.unit.models.gpu.made_network import made_onnx, made_release, run_onnx
