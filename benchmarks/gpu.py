@@ -10,24 +10,21 @@ import argparse
 import io
 import itertools
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
+from benchmarks.card import GpuResult, ahead, frames_per_second, jpeg, rate, swap_gaps, tiles_per_second
 from benchmarks.shares import ceilings, flops_of
 from models.engines.bench import environment
 from models.engines.gate import judge
@@ -35,177 +32,15 @@ from models.engines.gpu.device import Device
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import GpuEngine, Network
 from models.engines.gpu.opening import BUCKETS, open_tensorrt, this_card, this_device
-from models.engines.protocol import Engine, EngineError, Tile
+from models.engines.protocol import Engine, EngineError
 from models.engines.tensorrt import TENSORRT_PRECISIONS, Order
 from models.engines.trial import evidence, score_tiles
 from models.release import Release
 from models.releases.folder import draft
-from models.runner import AdmittedTile, Runner
-from stream.worker.tiling import tile
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("tests/contract/test_device.py", "tests/unit/models/gpu")
-PHOTO = ROOT / "tests/data/flight/deck-7036.jpg"
 SIZES = {"12 MP": (4000, 3000), "20 MP": (5472, 3648), "48 MP": (8000, 6000)}
-SWAPS = 20
-AHEAD = 3
-"""Calls on their way while a rate is measured."""
-
-Pixels = NDArray[np.uint8]
-
-
-class GpuResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure: `what` of `on` (engine and precision) in which `case`; `share` of what this card could do at most."""
-
-    what: str
-    on: str = ""
-    case: str = ""
-    value: float | None = None
-    unit: str = ""
-    share: float | None = None
-    note: str = ""
-
-
-def tiles_per_second(engine: Engine, count: int, seconds: float) -> float:
-    """Of calls of so many tiles of one photo on the card, several on their way at once, after a round to warm up."""
-    side = engine.tile_size
-    pixels = np.random.default_rng(0).integers(0, 256, (side * 4, side * 4, 3), dtype=np.uint8)
-    photo = engine.admit(pixels)
-    places = np.random.default_rng(1).integers(0, side * 3, (count, 2))
-    tiles = [Tile(photo, int(y), int(x)) for y, x in places]
-    pending: deque[Any] = deque()
-    done, began = -AHEAD * count, 0.0
-    try:
-        while True:
-            pending.append(engine.start(tiles))
-            if len(pending) == AHEAD:
-                pending.popleft().wait()
-                done += count
-                began = began or time.perf_counter()
-                if (spent := time.perf_counter() - began) >= seconds and done > 0:
-                    return done / spent
-    finally:
-        while pending:
-            pending.popleft().wait()
-        engine.evict(photo)
-
-
-def grid(width: int, height: int, side: int) -> list[tuple[int, int]]:
-    """Top left corners of a photo's tiles."""
-    cut = tile(width, height, side)
-    return [(int(y), int(x)) for y, x in itertools.product(cut.ys, cut.xs)]
-
-
-def jpeg(size: tuple[int, int], photo: Path = PHOTO) -> bytes:
-    """The photo at another size, as a camera would save it."""
-    pixels = cv2.resize(cv2.imread(str(photo)), size, interpolation=cv2.INTER_CUBIC)
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-
-
-def frames_per_second(
-    engine: Engine, photos: Sequence[bytes], threads: int, seconds: float
-) -> tuple[float, float, float]:
-    """Whole frames a second, from JPEG bytes to scores; decoding alone on as many threads; and the engine alone."""
-    decoded = simplejpeg.decode_jpeg(photos[0], "RGB")
-    height, width, _ = decoded.shape
-    places = grid(width, height, engine.tile_size)
-
-    def decode(number: int) -> Pixels:
-        found: Pixels = simplejpeg.decode_jpeg(photos[number % len(photos)], "RGB")
-        return found
-
-    with ThreadPoolExecutor(threads) as pool:
-        decoding = _rate(_ahead(pool, decode, threads * 2), seconds)
-        photo = engine.admit(decoded)
-        tiles = [Tile(photo, y, x) for y, x in places]
-        alone = _rate((engine.infer(tiles) for _ in itertools.count()), seconds)
-        engine.evict(photo)
-        with Runner(_Kept(engine), depth=0) as runner:
-            whole = _rate(_answered(runner, _ahead(pool, decode, threads * 2), places), seconds)
-    return whole, decoding, alone
-
-
-class _Kept:
-    """An engine that a runner does not close."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def close(self) -> None:
-        """Not ours to close."""
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[int], Pixels], count: int) -> Iterator[Pixels]:
-    """Results in order, with so many of them being worked on."""
-    numbers = itertools.count()
-    waiting = deque(pool.submit(work, next(numbers)) for _ in range(count))
-    try:
-        while True:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(work, next(numbers)))
-    finally:
-        for one in waiting:
-            one.cancel()
-
-
-def _answered(runner: Runner, photos: Iterator[Pixels], places: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Frames in order, with AHEAD of them at the engine."""
-    waiting: deque[Any] = deque()
-    for pixels in photos:
-        photo = runner.admit(pixels)
-        waiting.append((photo, runner.infer([AdmittedTile(photo, y, x) for y, x in places])))
-        if len(waiting) == AHEAD:
-            photo, future = waiting.popleft()
-            future.result()
-            runner.evict(photo)
-            yield
-
-
-def _rate(events: Iterator[Any], seconds: float) -> float:
-    """Events a second over at least so many seconds, after three to warm up."""
-    for _ in range(3):
-        next(events)
-    began, done = time.perf_counter(), 0
-    for _ in events:
-        done += 1
-        if (spent := time.perf_counter() - began) >= seconds:
-            break
-    return done / spent
-
-
-def swap_gaps(
-    open_engine: Callable[[], Engine], free_memory: Callable[[], int], swaps: int = SWAPS
-) -> Iterator[GpuResult]:
-    """Under load: the longest pause between two answered batches around a swap, and what memory does over all."""
-    engine = open_engine()
-    count, side, name = engine.batch_sizes[-1], engine.tile_size, f"{type(engine).__name__} {engine.precision}"
-    pixels = np.zeros((side, side, 3), dtype=np.uint8)
-    gaps, usual, held = [], [], []
-    with Runner(engine) as runner:
-        for _ in range(swaps):
-            after = open_engine()  # beside the load in a worker, before it here: what is measured is the swap
-            times = []
-            drained = None
-            for number in range(20):
-                photo = runner.admit(pixels)
-                future = runner.infer([AdmittedTile(photo, 0, 0)] * count)
-                if number == 9:
-                    drained = runner.swap(after)
-                future.result()
-                times.append(time.perf_counter())
-                runner.evict(photo)
-            assert drained is not None
-            drained.result()
-            steps = np.diff(times)
-            gaps.append(float(steps[8:12].max()))
-            usual.append(float(np.median(steps)))
-            held.append(free_memory())
-    batch = statistics.median(usual)
-    yield GpuResult(what="longest pause at a swap", on=name, value=1000 * max(gaps), unit="ms", share=max(gaps) / batch)
-    yield GpuResult(what="memory kept by each swap", on=name, value=(held[0] - held[-1]) / 1e6 / swaps, unit="MB")
 
 
 def run_tests() -> GpuResult:
@@ -335,7 +170,7 @@ def decoders(seconds: float, threads: int) -> Iterator[GpuResult]:
         data = jpeg(size)
         on_cpu = simplejpeg.decode_jpeg(data, "RGB")
         with ThreadPoolExecutor(threads) as pool:
-            speed = _rate(_ahead(pool, lambda _, data=data: simplejpeg.decode_jpeg(data, "RGB"), threads * 2), seconds)
+            speed = rate(ahead(pool, lambda _, data=data: simplejpeg.decode_jpeg(data, "RGB"), threads * 2), seconds)
         yield GpuResult(what="decoding", on=f"simplejpeg, {threads} threads", case=name, value=speed, unit="frames/s")
         loaded = [torch.frombuffer(bytearray(data), dtype=torch.uint8)] * 8
         try:
@@ -348,7 +183,7 @@ def decoders(seconds: float, threads: int) -> Iterator[GpuResult]:
         batches = (decode_jpeg(loaded, device="cuda")[0][0, 0, 0].item() for _ in itertools.count())
         far = np.abs(found.astype(np.int16) - on_cpu)
         words = f"pixels differ by {far.mean():.2f} on average, {int(far.max())} at most"
-        speed = 8 * _rate(batches, seconds)
+        speed = 8 * rate(batches, seconds)
         yield GpuResult(
             what="decoding", on="torchvision on the card", case=name, value=speed, unit="frames/s", note=words
         )

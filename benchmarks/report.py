@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+from benchmarks.card import GpuResult
 from benchmarks.figures import Spread, Tail
-from benchmarks.gpu import GpuResult
 from benchmarks.ingest import IngestResult
 from benchmarks.latency import LatencyResult
 from benchmarks.memory import MemoryResult

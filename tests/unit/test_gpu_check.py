@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import frames_per_second, grid, jpeg, swap_gaps, tiles_per_second
+from benchmarks.card import frames_per_second, grid, jpeg, swap_gaps, tiles_per_second
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import GpuEngine
 from models.engines.gpu.numpy_device import NumpyDevice
