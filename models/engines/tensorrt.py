@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from models.engines.gpu.device import Device, DeviceError, OutOfDeviceMemory, Stream
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import Addresses
-from models.engines.gpu.graphs import folded, in_half
+from models.engines.gpu.graphs import cast_first, folded, in_half
 from models.engines.gpu.watch import Heed, Watch, monitor
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class TensorRt:
         """The graph as this library is given it; raises DeviceError if it is none."""
         try:
             # A quantised release is folded already, and must not be again: its weights would come back as floats.
-            graph = order.graph if order.precision == "int8" else folded(order.graph)
+            graph = cast_first(order.graph if order.precision == "int8" else folded(order.graph))
             return in_half(graph) if self.typed and order.precision != "f32" else graph
         except ImportError as error:
             raise DeviceError(

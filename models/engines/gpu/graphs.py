@@ -8,14 +8,16 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 IN_FLOAT = ("LayerNormalization", "Softmax", "Sigmoid", "QuantizeLinear", "DequantizeLinear")
 """What stays in float32.
 
 Sums of squares overflow half precision (a ViT then answers nonsense), and so may exponentials. Scales of quantised
-tensors are as small as half precision's last steps: with half-precision scales the shipped release's probabilities were
-off by up to 0.95 (128 tiles, ONNX Runtime 1.32), so a quantised tensor is cast where it comes out.
+tensors are as small as half precision's last steps: with half-precision scales (opset 19) the shipped release's
+probabilities were off by up to 0.95 (128 tiles, ONNX Runtime 1.32).
 """
+PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
 def folded(graph: bytes) -> bytes:
@@ -35,16 +37,75 @@ def folded(graph: bytes) -> bytes:
         return file.read_bytes()
 
 
+def cast_first(graph: bytes) -> bytes:
+    """The same graph with bytes cast to floats before they are moved about.
+
+    TensorRT takes a byte input only if a cast is what it feeds, not even a transposition (its DataType.UINT8 says so).
+    """
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    (pixels,) = (one.name for one in model.graph.input)
+    readers = [node for node in model.graph.node if pixels in node.input]
+    if len(readers) == 1 and readers[0].op_type == "Transpose":
+        moved = readers[0]
+        casts = [node for node in model.graph.node if moved.output[0] in node.input]
+        if len(casts) == 1 and casts[0].op_type == "Cast":
+            (cast,) = casts
+            cast.input[0], moved.input[0] = pixels, moved.output[0]
+            cast.output[0], moved.output[0] = moved.output[0], cast.output[0]
+            first, second = sorted(index for index, node in enumerate(model.graph.node) if node in (moved, cast))
+            nodes = list(model.graph.node)
+            nodes[first], nodes[second] = cast, moved
+            del model.graph.node[:], model.graph.value_info[:]
+            model.graph.node.extend(nodes)
+    found: bytes = model.SerializeToString()
+    return found
+
+
 def in_half(graph: bytes) -> bytes:
-    """The same graph in float16 but for what is IN_FLOAT; inputs and outputs stay what they are."""
+    """The same graph in float16 but for what is IN_FLOAT; inputs and outputs stay what they are.
+
+    What a quantised tensor is multiplied by stays in float32 too: a cast between the two would part what TensorRT makes
+    one kernel for whole numbers of.
+    """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
+    model = onnx.load_from_string(graph)
+    quantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    kept = [node.name for node in model.graph.node if node.op_type in PRODUCTS and quantised & set(node.input)]
     with warnings.catch_warnings():
         # It says of every weight below half precision's smallest number that it became that: the gate judges the sum.
         warnings.simplefilter("ignore")
-        model = convert_float_to_float16(onnx.load_from_string(graph), keep_io_types=True, op_block_list=list(IN_FLOAT))
+        model = convert_float_to_float16(model, keep_io_types=True, op_block_list=list(IN_FLOAT), node_block_list=kept)
+    _without_round_trips(model.graph)
     OnnxModel.graph_topological_sort(model.graph)  # new casts stand at its end; ONNX wants them before what they feed
     found: bytes = model.SerializeToString()
     return found
+
+
+def _without_round_trips(graph: Any) -> None:
+    """Between two operations in float32 the converter casts down and up again: take what was there before."""
+    from onnx import TensorProto
+
+    def kind(node: Any) -> int:
+        return int(node.attribute[0].i) if node.op_type == "Cast" else 0
+
+    down = {node.output[0]: node.input[0] for node in graph.node if kind(node) == TensorProto.FLOAT16}
+    up = [node for node in graph.node if kind(node) == TensorProto.FLOAT and node.input[0] in down]
+    before = {node.output[0]: down[node.input[0]] for node in up}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in before:
+                node.input[place] = before[name]
+    outputs = {one.name for one in graph.output}
+    for node in up:
+        if node.output[0] in outputs:
+            node.input[0] = before[node.output[0]]  # it carries the output's name
+        else:
+            graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input} | outputs
+    for node in [node for node in graph.node if kind(node) == TensorProto.FLOAT16 and node.output[0] not in read]:
+        graph.node.remove(node)

@@ -221,6 +221,9 @@ class _Library:
                 if found.opset_import[0].version > 17 and lib.major == 8:
                     self.errors.append(f"opset {found.opset_import[0].version} is not supported")
                     return False
+                if {node.op_type for node in found.graph.node if "tiles" in node.input} != {"Cast"}:
+                    self.errors.append("UINT8 inputs must directly feed into a cast layer")
+                    return False
                 kinds = {"LayerNormalization": "NORMALIZATION", "Softmax": "SOFTMAX", "MatMul": "MATRIX_MULTIPLY"}
                 self.network.onnx = model
                 self.network.layers = [

@@ -63,9 +63,9 @@ def test_a_precision_whose_scores_are_off_is_refused_and_the_next_one_serves(rel
     under = with_card(tmp_path, int8=WRONG, f16=float("nan"))
     choice = build(release, under, FAST)
     assert choice.precision == "f32"
-    assert "int8 with" in choice.why and "scores are off by 0.2997 on average" in choice.why
+    assert "int8 with" in choice.why and "scores are off by 0.2999 on average" in choice.why
     assert "tensorrt f16" in choice.why and "nan" in choice.why
-    with pytest.raises(EngineError, match=r"tensorrt int8: probabilities differ from the reference by 0.2997"):
+    with pytest.raises(EngineError, match=r"tensorrt int8: probabilities differ from the reference by 0.2999"):
         open_engine(release, "int8", under)
 
 
