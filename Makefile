@@ -8,6 +8,8 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,\
     $(shell command -v $(name) >/dev/null && $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 DATA ?= ../shared/data
+OUT ?= benchmarks/results
+ONLY ?=
 
 .PHONY: help demo test check lint learn-test bench gpu-check train kafka java lock clean
 
@@ -47,8 +49,8 @@ learn-test: $(VENV)/train  ## The tests that need torch: network, training, expo
 bench: $(VENV)/base  ## Measure the whole line on this machine
 	$(BIN)/spanwatch bench pipeline
 
-gpu-check:  ## On a box with a graphics card: its tests and figures, into one JSON file (SECONDS_EACH)
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu --seconds $${SECONDS_EACH:-1}
+gpu-check:  ## On a box with a graphics card: its tests and figures, into one JSON file in OUT (ONLY=tensorrt: part of it)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu --out $(OUT) --only '$(ONLY)'
 
 train: $(VENV)/train  ## Make a release from DATA in two runs of an hour or so; stopped, it goes on where it was
 	$(BIN)/spanwatch data convert $(DATA) --out out/data

@@ -6,10 +6,11 @@ import itertools
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import cv2
 import msgspec
@@ -27,6 +28,7 @@ AHEAD = 3
 """Calls on their way while a rate is measured."""
 
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 class GpuResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,15 +51,17 @@ def tiles_per_second(engine: Engine, count: int, seconds: float) -> float:
     places = np.random.default_rng(1).integers(0, side * 3, (count, 2))
     tiles = [Tile(photo, int(y), int(x)) for y, x in places]
     pending: deque[Any] = deque()
-    done, began = -AHEAD * count, 0.0
+    done, began = 0, 0.0
     try:
         while True:
             pending.append(engine.start(tiles))
             if len(pending) == AHEAD:
                 pending.popleft().wait()
+                if not began:  # from the first answer on
+                    began = time.perf_counter()
+                    continue
                 done += count
-                began = began or time.perf_counter()
-                if (spent := time.perf_counter() - began) >= seconds and done > 0:
+                if (spent := time.perf_counter() - began) >= seconds:
                     return done / spent
     finally:
         while pending:
@@ -80,24 +84,42 @@ def jpeg(size: tuple[int, int], photo: Path = PHOTO) -> bytes:
 def frames_per_second(
     engine: Engine, photos: Sequence[bytes], threads: int, seconds: float
 ) -> tuple[float, float, float]:
-    """Whole frames a second, from JPEG bytes to scores; decoding alone on as many threads; and the engine alone."""
+    """Whole frames a second, from JPEG bytes to scores; decoding alone on as many threads; and the engine alone.
+
+    The engine alone takes decoded photos: they go up, are scored, and come down.
+    """
     decoded = simplejpeg.decode_jpeg(photos[0], "RGB")
     height, width, _ = decoded.shape
     places = grid(width, height, engine.tile_size)
-
-    def decode(number: int) -> Pixels:
-        found: Pixels = simplejpeg.decode_jpeg(photos[number % len(photos)], "RGB")
-        return found
-
-    with ThreadPoolExecutor(threads) as pool:
-        decoding = rate(ahead(pool, decode, threads * 2), seconds)
-        photo = engine.admit(decoded)
-        tiles = [Tile(photo, y, x) for y, x in places]
-        alone = rate((engine.infer(tiles) for _ in itertools.count()), seconds)
-        engine.evict(photo)
-        with Runner(_Kept(engine), depth=0) as runner:
-            whole = rate(_answered(runner, ahead(pool, decode, threads * 2), places), seconds)
+    with ThreadPoolExecutor(threads) as pool, Runner(_Kept(engine), depth=0) as runner:
+        one = _Decoder(photos, 2 * threads)
+        decoding = rate(one.give_back(ahead(pool, one, threads)), seconds)
+        same = ((decoded, None) for _ in itertools.count())
+        alone = rate(answered(runner, same, places, lambda _: None), seconds)
+        another = _Decoder(photos, 2 * threads + AHEAD)
+        whole = rate(answered(runner, ahead(pool, another, threads), places, another.free.put), seconds)
     return whole, decoding, alone
+
+
+class _Decoder:
+    """Decodes into memory that is used again, as the worker does: to touch it anew costs more than to decode."""
+
+    def __init__(self, photos: Sequence[bytes], buffers: int) -> None:
+        self._photos = photos
+        self.free: SimpleQueue[bytearray] = SimpleQueue()
+        size = simplejpeg.decode_jpeg(photos[0], "RGB").nbytes
+        for _ in range(buffers):
+            self.free.put(bytearray(size))
+
+    def __call__(self, number: int) -> tuple[Pixels, bytearray]:
+        buffer = self.free.get()
+        return simplejpeg.decode_jpeg(self._photos[number % len(self._photos)], "RGB", buffer=buffer), buffer
+
+    def give_back(self, photos: Iterator[tuple[Pixels, bytearray]]) -> Generator[None, None, None]:
+        """Nobody wants the pixels."""
+        for _, buffer in photos:
+            self.free.put(buffer)
+            yield
 
 
 class _Kept:
@@ -113,7 +135,7 @@ class _Kept:
         """Not ours to close."""
 
 
-def ahead(pool: ThreadPoolExecutor, work: Callable[[int], Pixels], count: int) -> Iterator[Pixels]:
+def ahead(pool: ThreadPoolExecutor, work: Callable[[int], T], count: int) -> Generator[T, None, None]:
     """Results in order, with so many of them being worked on."""
     numbers = itertools.count()
     waiting = deque(pool.submit(work, next(numbers)) for _ in range(count))
@@ -123,32 +145,47 @@ def ahead(pool: ThreadPoolExecutor, work: Callable[[int], Pixels], count: int) -
             waiting.append(pool.submit(work, next(numbers)))
     finally:
         for one in waiting:
-            one.cancel()
+            if not one.cancel():
+                one.result()
 
 
-def _answered(runner: Runner, photos: Iterator[Pixels], places: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Frames in order, with AHEAD of them at the engine."""
+def answered(
+    runner: Runner, photos: Iterator[tuple[Pixels, T]], places: Sequence[tuple[int, int]], done: Callable[[T], None]
+) -> Generator[None, None, None]:
+    """Frames in order, with AHEAD of them at the engine; what came with a photo is given to `done` after its scores."""
     waiting: deque[Any] = deque()
-    for pixels in photos:
-        photo = runner.admit(pixels)
-        waiting.append((photo, runner.infer([AdmittedTile(photo, y, x) for y, x in places])))
-        if len(waiting) == AHEAD:
-            photo, future = waiting.popleft()
-            future.result()
-            runner.evict(photo)
-            yield
+
+    def take() -> None:
+        photo, future, held = waiting.popleft()
+        future.result()
+        runner.evict(photo)
+        done(held)
+
+    try:
+        for pixels, held in photos:
+            photo = runner.admit(pixels)
+            waiting.append((photo, runner.infer([AdmittedTile(photo, y, x) for y, x in places]), held))
+            if len(waiting) == AHEAD:
+                take()
+                yield
+    finally:
+        while waiting:
+            take()
 
 
-def rate(events: Iterator[Any], seconds: float) -> float:
-    """Events a second over at least so many seconds, after three to warm up."""
-    for _ in range(3):
-        next(events)
-    began, done = time.perf_counter(), 0
-    for _ in events:
-        done += 1
-        if (spent := time.perf_counter() - began) >= seconds:
-            break
-    return done / spent
+def rate(events: Generator[Any, None, None], seconds: float) -> float:
+    """Events a second over at least so many seconds, after three to warm up; closes where they come from."""
+    try:
+        for _ in range(3):
+            next(events)
+        began, done = time.perf_counter(), 0
+        for _ in events:
+            done += 1
+            if (spent := time.perf_counter() - began) >= seconds:
+                break
+        return done / spent
+    finally:
+        events.close()
 
 
 def swap_gaps(

@@ -16,16 +16,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import simplejpeg
 
-from benchmarks.card import GpuResult, ahead, frames_per_second, jpeg, rate, swap_gaps, tiles_per_second
-from benchmarks.shares import ceilings, flops_of
+from benchmarks.card import SWAPS, GpuResult, ahead, frames_per_second, jpeg, rate, swap_gaps, tiles_per_second
+from benchmarks.shares import PRODUCT, ceilings, flops_of
 from models.engines.bench import environment
 from models.engines.gate import judge
 from models.engines.gpu.device import Device
@@ -40,25 +43,40 @@ from models.releases.folder import draft
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("tests/contract/test_device.py", "tests/unit/models/gpu")
+PLAIN = {"ViT-S/16": {"width": 384, "heads": 6}, "ViT-Ti/16": {"width": 192, "heads": 3}}
 SIZES = {"12 MP": (4000, 3000), "20 MP": (5472, 3648), "48 MP": (8000, 6000)}
 
 
-def run_tests() -> GpuResult:
-    """The tests that need a card, and those of its engines on the card of numpy."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-W", "ignore", "-p", "no:cacheprovider", *TESTS]
+Section = Iterator[GpuResult]
+
+
+class Around(NamedTuple):
+    """Seconds of each measurement, and threads to decode in."""
+
+    seconds: float
+    threads: int
+
+
+def tests() -> Section:
+    """The tests that need a card, and those of its engines on the card of numpy; a box may lack what others need."""
+    options = ("--noconftest", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-W", "ignore")
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", *options, *TESTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout[-3000:])
     counted = re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout.splitlines()[-1] if done.stdout else "")
     words = ", ".join(f"{number} {name}" for number, name in counted) or done.stderr[-300:]
-    return GpuResult(what="tests", value=float(done.returncode), unit="exit code", note=words)
+    yield GpuResult(what="tests", value=float(done.returncode), unit="exit code", note=words)
 
 
 def engines(release: Release, folder: Path) -> Iterator[tuple[str, Callable[[], Engine]]]:
     """PyTorch compiled, and TensorRT where it can be imported: by name, and how to open them."""
-    from models.engines.torch_on_card import TORCH_PRECISIONS, open_torch
+    if find_spec("torch") is None:
+        print("PyTorch is left out: it is not installed")
+    else:
+        from models.engines.torch_on_card import TORCH_PRECISIONS, open_torch
 
-    for precision in TORCH_PRECISIONS:
-        yield f"torch {precision}", lambda precision=precision: open_torch(release, precision)
+        for precision in TORCH_PRECISIONS:
+            yield f"torch {precision}", lambda precision=precision: open_torch(release, precision)
     try:
         card = this_card()
     except EngineError as error:
@@ -68,79 +86,65 @@ def engines(release: Release, folder: Path) -> Iterator[tuple[str, Callable[[], 
         yield f"tensorrt {one}", lambda one=one: open_tensorrt(release, one, folder, card)
 
 
-def measured(release: Release, folder: Path, seconds: float, threads: int) -> Iterator[GpuResult]:
-    """Everything about the engines of one release."""
+def of_release(name: str, open_engine: Callable[[], Engine], release: Release, around: Around) -> Section:
+    """One engine of the shipped release: how long it takes to open, the gate, rates, whole frames, swaps."""
     seen, device = evidence(release), this_device()
-    photos = {name: [jpeg(size)] for name, size in SIZES.items()}
-    for name, open_engine in engines(release, folder):
-        began = time.perf_counter()
-        try:
-            engine = open_engine()
-        except EngineError as error:
-            yield GpuResult(what="opens", on=name, note=str(error))
-            continue
-        yield GpuResult(what="opens in", on=name, value=time.perf_counter() - began, unit="s", note="with compiling")
-        verdict = judge(score_tiles(engine, seen.tiles).probabilities, seen, release.classes, engine.precision)
-        note = verdict.reasons[0] if verdict.reasons else f"gate passed, {verdict.agreement:.2%} of the decisions"
-        yield GpuResult(what="largest difference", on=name, value=verdict.largest, note=note)
-        for bucket in engine.batch_sizes:
-            speed = tiles_per_second(engine, bucket, seconds)
-            yield GpuResult(what="engine only", on=name, case=f"{bucket} tiles", value=speed, unit="tiles/s")
-        for size, bytes_of in photos.items():
-            whole, decoding, alone = frames_per_second(engine, bytes_of, threads, seconds)
-            least = min(decoding, alone)
-            words = f"decoding alone {decoding:.1f}, engine alone {alone:.1f}"
-            yield GpuResult(
-                what="JPEG to scores", on=name, case=size, value=whole, unit="frames/s", share=whole / least, note=words
-            )
-        engine.close()
-        yield from swap_gaps(open_engine, device.free_memory)
+    began = time.perf_counter()
+    engine = open_engine()
+    yield GpuResult(what="opens in", on=name, value=time.perf_counter() - began, unit="s", note="with compiling")
+    verdict = judge(score_tiles(engine, seen.tiles).probabilities, seen, release.classes, engine.precision)
+    note = verdict.reasons[0] if verdict.reasons else f"gate passed, {verdict.agreement:.2%} of the decisions"
+    yield GpuResult(what="largest difference", on=name, value=verdict.largest, note=note)
+    for bucket in engine.batch_sizes:
+        speed = tiles_per_second(engine, bucket, around.seconds)
+        yield GpuResult(what="engine only", on=name, case=f"{bucket} tiles", value=speed, unit="tiles/s")
+    for size, pixels in SIZES.items():
+        whole, decoding, alone = frames_per_second(engine, [jpeg(pixels)], around.threads, around.seconds)
+        words = f"decoding alone {decoding:.1f}, engine alone {alone:.1f}"
+        share = whole / min(decoding, alone)
+        yield GpuResult(
+            what="JPEG to scores", on=name, case=size, value=whole, unit="frames/s", share=share, note=words
+        )
+    engine.close()
+    # PyTorch compiles at each opening, which takes minutes; a plan is read.
+    yield from swap_gaps(open_engine, device.free_memory, SWAPS if name.startswith("tensorrt") else 3)
     device.close()
 
 
-def plain_transformers(release: Release, seconds: float) -> Iterator[GpuResult]:
-    """ViT-S/16 and ViT-Ti/16 at 256 px with random weights, engine only, against the card's measured ceilings."""
+def most() -> Section:
+    """What this card can do at most, which the shares are of."""
+    for name, value in ceilings().items():
+        yield GpuResult(what="ceiling", case=name, value=value, unit="TFLOP/s" if name == PRODUCT else "GB/s")
+
+
+def plain_transformer(name: str, sizes: dict[str, int], on: str, release: Release, seconds: float) -> Section:
+    """ViT-S/16 or ViT-Ti/16 at 256 px with random weights by one compiler, engine only."""
     from models.vit import DefectNetwork
 
-    most = ceilings()
-    for name, value in most.items():
-        yield GpuResult(what="ceiling", case=name, value=value, unit="TFLOP/s" if "matrix" in name else "GB/s")
-    for name, sizes in {"ViT-S/16": {"width": 384, "heads": 6}, "ViT-Ti/16": {"width": 192, "heads": 3}}.items():
-        shape = msgspec.structs.replace(release.architecture, kind="transformer", stem="patches", depth=12, **sizes)
-        network, like = DefectNetwork(shape).eval(), msgspec.structs.replace(release, architecture=shape)
-        share_of_one = flops_of(network, shape.tile_size) / 1e12 / most["half-precision matrix product"]
-        order = Order(exported(network, shape.tile_size), "f16", BUCKETS, shape.tile_size)
-        for on, make in compiled(network, order).items():
-            device = this_device()
-            try:
-                engine = GpuEngine(like, device, make(device), graphs=on.startswith("tensorrt"))
-                engine.warm()
-            except EngineError as error:
-                yield GpuResult(what="opens", on=f"{name} {on}", note=str(error))
-                continue
-            for bucket in engine.batch_sizes:
-                speed, case = tiles_per_second(engine, bucket, seconds), f"{bucket} tiles"
-                share = speed * share_of_one
-                yield GpuResult(
-                    what="engine only", on=f"{name} {on}", case=case, value=speed, unit="tiles/s", share=share
-                )
-            engine.close()
-            device.close()
+    shape = msgspec.structs.replace(release.architecture, kind="transformer", stem="patches", depth=12, **sizes)
+    network, like = DefectNetwork(shape).eval(), msgspec.structs.replace(release, architecture=shape)
+    share_of_one = flops_of(network, shape.tile_size) / 1e12 / ceilings()[PRODUCT]
+    with ExitStack() as open_now:
+        device = this_device()
+        open_now.callback(device.close)
+        engine = GpuEngine(like, device, compiled(network, on, device), graphs=on.startswith("tensorrt"))
+        open_now.callback(engine.close)
+        engine.warm()
+        for bucket in engine.batch_sizes:
+            speed, case = tiles_per_second(engine, bucket, seconds), f"{bucket} tiles"
+            share = speed * share_of_one
+            yield GpuResult(what="engine only", on=f"{name} {on}", case=case, value=speed, unit="tiles/s", share=share)
 
 
-def compiled(network: Any, order: Order) -> dict[str, Callable[[Device], Network]]:
-    """A network by each compiler: by name, and how to make it for a device."""
+def compiled(network: Any, on: str, device: Device) -> Network:
+    """A network by the compiler, and in the precision, that `on` names."""
     from models.engines.torch_on_card import TorchNetwork
 
-    def tensorrt(device: Device) -> Network:
-        library = this_card().library
-        return library.open(library.build(order).plan, "f16", device)
-
-    return {
-        "torch f16": lambda _: TorchNetwork(network, "f16", order.buckets),
-        "torch bf16": lambda _: TorchNetwork(network, "bf16", order.buckets),
-        "tensorrt f16": tensorrt,
-    }
+    compiler, _, precision = on.partition(" ")
+    if compiler == "torch":
+        return TorchNetwork(network, precision, BUCKETS)  # type: ignore[arg-type]
+    side, library = network.shape.tile_size, this_card().library
+    return library.open(library.build(Order(exported(network, side), "f16", BUCKETS, side)).plan, "f16", device)
 
 
 def exported(network: Any, side: int) -> bytes:
@@ -189,38 +193,57 @@ def decoders(seconds: float, threads: int) -> Iterator[GpuResult]:
         )
 
 
+def sections(release: Release, folder: Path, around: Around) -> Iterator[tuple[str, Callable[[], Section]]]:
+    """Everything there is to run, by name; one that fails does not keep the others from it."""
+    yield "tests", tests
+    yield "ceilings", most
+    for name, open_engine in engines(release, folder):
+        yield name, partial(of_release, name, open_engine, release, around)
+    for name, sizes in PLAIN.items():
+        for on in ("torch f16", "torch bf16", "tensorrt f16"):
+            yield f"{name} {on}", partial(plain_transformer, name, sizes, on, release, around.seconds)
+    yield "decoders", partial(decoders, around.seconds, around.threads)
+
+
+def results(release: Release, folder: Path, around: Around, only: str) -> Section:
+    """The results of every section whose name holds these words."""
+    for name, section in sections(release, folder, around):
+        if only in name:
+            try:
+                yield from section()
+            except Exception as error:  # what is measured on a card already is worth more than a clean end
+                yield GpuResult(what="failed", on=name, note=f"{type(error).__name__}: {error}"[:300])
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results", help="folder of the JSON file")
     parser.add_argument("--release", type=Path, default=ROOT / "models/zoo/lite0vit2-256.2026-11", help="its folder")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--only", default="", help="sections whose name holds these words, for example: tensorrt")
     asked = parser.parse_args()
     if obstacle := driver_obstacle():
         sys.exit(f"gpu-check needs a graphics card: {obstacle}")
-    around, release = environment(), draft(asked.release)
+    described, release = environment(), draft(asked.release)
     device = this_device()
-    around |= {"card": device.card.name, "driver": device.card.driver, "memory": device.card.memory}
+    described |= {"card": device.card.name, "driver": device.card.driver, "memory": device.card.memory}
     device.close()
-    around["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    threads = around["cores"]
-    results = [run_tests()]
-    with tempfile.TemporaryDirectory() as folder:
-        for one in itertools.chain(
-            measured(release, Path(folder), asked.seconds, threads),
-            plain_transformers(release, asked.seconds),
-            decoders(asked.seconds, threads),
-        ):
-            print(*(str(part) for part in msgspec.structs.astuple(one) if part not in {"", None}), flush=True)
-            results.append(one)
+    described["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     asked.out.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^a-z0-9]+", "-", around["card"].lower()).strip("-")
-    path = asked.out / f"gpu_{name}_{around['measured_at'][:10]}.json"
-    content = {"scenario": "gpu", "environment": around, "plan": {"release": release.id, "seconds": asked.seconds}}
-    path.write_bytes(msgspec.json.format(msgspec.json.encode({**content, "results": results}), indent=1) + b"\n")
+    name = re.sub(r"[^a-z0-9]+", "-", described["card"].lower()).strip("-")
+    path = asked.out / f"gpu_{name}_{described['measured_at'][:10]}.json"
+    content = {"scenario": "gpu", "environment": described, "plan": {"release": release.id, "seconds": asked.seconds}}
+    found: list[GpuResult] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for one in results(release, Path(folder), Around(asked.seconds, described["cores"]), asked.only):
+            print(*(str(part) for part in msgspec.structs.astuple(one) if part not in {"", None}), flush=True)
+            found.append(one)
+            # After each one: a run that is cut off keeps what it has measured.
+            path.write_bytes(msgspec.json.format(msgspec.json.encode({**content, "results": found}), indent=1) + b"\n")
     print(f"written to {path}")
-    if results[0].value:
-        sys.exit("tests failed: see above")
+    if any(one.what == "failed" or (one.what == "tests" and one.value) for one in found):
+        sys.exit("something failed: see above")
 
 
 if __name__ == "__main__":

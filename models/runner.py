@@ -59,6 +59,8 @@ class Runner:
         self._before: _Slot | None = None
         self._work: queue.Queue[Work | None] = queue.Queue(maxsize=depth)
         self._gate = threading.Lock()  # orders requests against close and swap: nothing is queued behind the end
+        self._count = threading.Lock()  # of photos and slots; never held while a full queue is waited for
+        self._started: deque[tuple[Future[Any], Pending]] = deque()
         self._closing = False
         # Not a daemon: the interpreter must not be torn down while the engine's C++ threads run.
         self._thread = threading.Thread(target=self._run, name=f"engine-{engine.release}")
@@ -73,7 +75,8 @@ class Runner:
         """Engine.admit in the engine's thread; whoever asks for the photo's tiles hears of its exception."""
         with self._gate:
             slot = self._live
-            slot.photos += 1
+            with self._count:
+                slot.photos += 1
             photo = Admission(slot)
             self._submit(lambda: self._admit(photo, slot, image))
         return photo
@@ -99,10 +102,11 @@ class Runner:
         swap before is not: there is room for two engines on a card, not for three.
         """
         with self._gate:
-            if self._before is not None:
-                raise EngineError(f"{self._before.engine.release} still has photos: wait for the swap before")
-            old, self._live = self._live, _Slot(engine)
-            self._before = old
+            with self._count:
+                if self._before is not None:
+                    raise EngineError(f"{self._before.engine.release} still has photos: wait for the swap before")
+                old, self._live = self._live, _Slot(engine)
+                self._before = old
             self._submit(self._settle)
         return old.drained
 
@@ -129,23 +133,21 @@ class Runner:
         return future
 
     def _run(self) -> None:
-        started: deque[tuple[Future[Any], Pending]] = deque()
         while True:
-            if len(started) == AHEAD or (started and self._work.empty()):
-                self._finish(*started.popleft())
+            if len(self._started) == AHEAD or (self._started and self._work.empty()):
+                self._finish(*self._started.popleft())
             elif (work := self._work.get()) is None:
                 break
             else:
-                self._begin(*work, started)
+                self._begin(*work)
                 del work  # the batch's arrays must not live until the next one comes
-        for future, pending in started:
-            self._finish(future, pending)
+        self._finish_all()
         if self._before is not None:
             self._before.engine.close()
             self._before.drained.set_result(None)
         self._live.engine.close()
 
-    def _begin(self, future: Future[Any], call: Callable[[], Any], started: deque[tuple[Future[Any], Pending]]) -> None:
+    def _begin(self, future: Future[Any], call: Callable[[], Any]) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -154,11 +156,15 @@ class Runner:
             future.set_exception(error)
             return
         if isinstance(found, _Started) and not found.pending.done:
-            started.append((future, found.pending))
+            self._started.append((future, found.pending))
         elif isinstance(found, _Started):
             self._finish(future, found.pending)
         else:
             future.set_result(found)
+
+    def _finish_all(self) -> None:
+        while self._started:
+            self._finish(*self._started.popleft())
 
     @staticmethod
     def _finish(future: Future[Any], pending: Pending) -> None:
@@ -195,17 +201,18 @@ class Runner:
             return
         if isinstance(photo._image, Image):
             slot.engine.evict(photo._image)
-        with self._gate:
+        with self._count:
             slot.photos -= 1
         self._settle()
 
     def _settle(self) -> None:
         """Close the engine of before once nothing is bound to it any more."""
-        with self._gate:
+        with self._count:
             slot = self._before
             if slot is None or slot.photos:
                 return
             self._before = None
+        self._finish_all()  # whoever evicted a photo early still gets what was begun, and not what is left of it
         try:
             slot.engine.close()
             slot.drained.set_result(None)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from models.engines.gpu.driver import driver_obstacle
-from models.engines.gpu.opening import OnCard, open_tensorrt, this_device
+from models.engines.gpu.opening import OnCard, open_tensorrt, this_device, this_library
 from models.engines.gpu.watch import Heed
 from models.engines.openvino import PRECISIONS, OpenVinoEngine, OpenVinoOptions, Precision
 from models.engines.processor import has_bf16
 from models.engines.protocol import Engine, EngineError
-from models.engines.tensorrt import TENSORRT_PRECISIONS, TensorRt
+from models.engines.tensorrt import TENSORRT_PRECISIONS
 from models.release import INT8_FILE, Release
 
 Backend = Literal["tensorrt", "torch", "openvino"]
@@ -64,7 +64,7 @@ class Conditions:
         name, _, driver, _ = device.card
         device.close()
         try:
-            library = self.card.library if self.card else TensorRt()
+            library = self.card.library if self.card else this_library()
             words = f"TensorRT {library.version}"
         except EngineError as error:
             words = str(error)

@@ -126,6 +126,10 @@ class TensorRt:
             raise self._failure("a plan does not load")
         return TensorRtNetwork(self, (runtime, engine), precision, device)
 
+    def listen(self) -> None:
+        """Forget what was said before: what follows is about the next call."""
+        self._said.clear()
+
     def context(self, engine: Any) -> Any:
         """Room for one batch on its way, without memory of its own; raises DeviceError."""
         trt = self._trt
@@ -141,6 +145,10 @@ class TensorRt:
         """Raise what the library has said if a call of it came to nothing."""
         if not done:
             raise self._failure(what)
+
+    def check_silence(self, what: str) -> None:
+        """The same for calls that return nothing and only say that they refuse."""
+        self.check(not self._said, what)
 
     def shapes(self, engine: Any) -> tuple[tuple[int, ...], ...]:
         """The input's shape in each profile; raises DeviceError for a plan that is none of ours."""
@@ -230,7 +238,7 @@ class TensorRtNetwork:
         self._runtime, self._engine = plan
         self._shapes = {shape[0]: (number, shape) for number, shape in enumerate(library.shapes(self._engine))}
         self._contexts: dict[int, Any] = {}
-        self._scratch, self._fitting = self._memory(sorted(self._shapes))
+        self._scratch, self._scratch_size, self._fitting = self._memory(sorted(self._shapes))
 
     @property
     def precision(self) -> str:
@@ -244,6 +252,7 @@ class TensorRtNetwork:
 
     def enqueue(self, bucket: int, at: Addresses, stream: Stream) -> None:
         """With the bucket's own context."""
+        self._library.listen()
         context = self._contexts.get(bucket) or self._context(bucket, stream)
         for name, address in zip((INPUT, *OUTPUTS), at, strict=True):
             self._library.check(context.set_tensor_address(name, address), f"the address of {name} is refused")
@@ -257,16 +266,18 @@ class TensorRtNetwork:
             self._runtime = None
             self._device.free(self._scratch)
 
-    def _memory(self, buckets: Sequence[int]) -> tuple[int, tuple[int, ...]]:
-        """Memory for the activations of the largest bucket that finds any, and the buckets up to it."""
+    def _memory(self, buckets: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
+        """Memory for the activations of as many buckets as find any, its size, and those buckets.
+
+        A smaller bucket may need more than a larger one, where another kernel was the fastest.
+        """
         refused: OutOfDeviceMemory | None = None
-        for largest in reversed(buckets):
+        for count in range(len(buckets), 0, -1):
+            size = max(1, *(self._activations(one) for one in buckets[:count]))
             try:
-                address = self._device.allocate(max(1, self._activations(largest)))
+                return self._device.allocate(size), size, tuple(buckets[:count])
             except OutOfDeviceMemory as error:
                 refused = error
-                continue
-            return address, tuple(one for one in buckets if one <= largest)
         raise OutOfDeviceMemory(f"no room for the activations of {min(buckets)} tiles ({refused})") from refused
 
     def _activations(self, bucket: int) -> int:
@@ -281,12 +292,13 @@ class TensorRtNetwork:
     def _context(self, bucket: int, stream: Stream) -> Any:
         profile, shape = self._shapes[bucket]
         context = self._library.context(self._engine)
-        if hasattr(context, "set_device_memory"):
-            context.set_device_memory(self._scratch, self._activations(bucket))
-        else:
-            context.device_memory = self._scratch
         chosen = context.set_optimization_profile_async(profile, stream.handle)
         self._library.check(chosen, f"the profile for {bucket} tiles is refused")
         self._library.check(context.set_input_shape(INPUT, shape), f"batches of {bucket} tiles are refused")
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(self._scratch, self._scratch_size)
+        else:
+            context.device_memory = self._scratch
+        self._library.check_silence(f"{self._scratch_size} bytes for {bucket} tiles are refused")
         self._contexts[bucket] = context
         return context

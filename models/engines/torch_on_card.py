@@ -5,8 +5,11 @@ Not run on a card yet; `make gpu-check` does.
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -22,6 +25,7 @@ from models.vit import DefectNetwork
 TorchPrecision = Literal["f32", "f16", "bf16"]
 TORCH_PRECISIONS: tuple[TorchPrecision, ...] = ("f16", "bf16", "f32")
 TYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
+RECOMPILED = 256
 WARM = 3
 """Runs of a bucket before it is captured: PyTorch compiles and chooses kernels in them."""
 STICKY = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address")
@@ -42,11 +46,19 @@ class TorchNetwork:
         compiled: bool = True,
     ) -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        # A graph for each bucket of each network: past the limit it would silently run uncompiled.
+        torch._dynamo.config.recompile_limit = RECOMPILED
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
         self._precision, self._buckets = precision, tuple(sorted(buckets))
         self._shape: Architecture = network.shape
         with _errors():
-            on_card = network.to("cuda", memory_format=torch.channels_last).eval()
-            self._run: Any = torch.compile(on_card, mode="max-autotune-no-cudagraphs") if compiled else on_card
+            on_card = copy.deepcopy(network).to("cuda", memory_format=torch.channels_last).eval()
+            if precision in TYPES:
+                for module in on_card.modules():  # weights once, and not by autocast at every replay
+                    if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                        module.to(TYPES[precision])
+            mode = "max-autotune-no-cudagraphs"
+            self._run: Any = torch.compile(on_card, mode=mode, dynamic=False) if compiled else on_card
         self._graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
         self._streams: dict[int, Any] = {}
 
@@ -76,6 +88,7 @@ class TorchNetwork:
         if self._run is not None:
             self._run = None
             self._graphs.clear()
+            gc.collect()
             torch.cuda.empty_cache()
 
     def _captured(self, bucket: int, at: Addresses) -> tuple[Any, torch.Tensor, torch.Tensor]:
@@ -87,7 +100,8 @@ class TorchNetwork:
             self._forward(tiles)
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
+        # Other threads go on: one may serve with another engine of this card.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             probabilities, embeddings = self._forward(tiles)
         return graph, probabilities, embeddings
 
@@ -111,23 +125,27 @@ class TorchOnCard(GpuEngine):
     def close(self) -> None:
         """And the device with it."""
         super().close()
-        self._own.close()
+        with contextlib.suppress(DeviceLost):  # it said so already
+            self._own.close()
 
 
 def open_torch(release: Release, precision: TorchPrecision, buckets: tuple[int, ...] = BUCKETS) -> TorchOnCard:
-    """Open a verified release on this machine's card; raises EngineError where there is none."""
-    device = this_device()
-    try:
-        engine = TorchOnCard(release, device, TorchNetwork(load_network(release), precision, buckets))
-    except BaseException:
-        device.close()
-        raise
-    try:
-        engine.warm()
-    except BaseException:
-        engine.close()
-        raise
-    return engine
+    """Open a verified release on this machine's card.
+
+    Raises EngineError where there is none, and for whatever else PyTorch finds missing, a compiler for one.
+    """
+    with ExitStack() as undo:
+        device = this_device()
+        undo.callback(device.close)
+        try:
+            engine = TorchOnCard(release, device, TorchNetwork(load_network(release), precision, buckets))
+            undo.pop_all()
+            undo.callback(engine.close)
+            engine.warm()
+        except RuntimeError as error:
+            raise DeviceError(f"{release.id} in {precision} by PyTorch: {error}") from error
+        undo.pop_all()
+        return engine
 
 
 class _View:

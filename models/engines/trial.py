@@ -17,7 +17,7 @@ from models.engines.protocol import Engine, EngineError, Scores, Tile
 from models.release import EVALUATION_FILE, GOLDEN_FILE, Release
 
 CALL_TILES = 32
-"""Tiles per call of a measurement: whole requests of every batch size, several on their way at once."""
+"""The fewest tiles per call of a measurement."""
 SIDE_TILES = 8
 """The picture of a measurement is one tile high and so many wide."""
 
@@ -65,20 +65,31 @@ def score_tiles(engine: Engine, pixels: NDArray[np.uint8]) -> Scores:
 
 
 def rate(engine: Engine, tiles: Sequence[Tile], seconds: float) -> float:
-    """Tiles per second of calls of CALL_TILES tiles over at least so many seconds; warm the engine up before.
+    """Tiles per second of calls of `call_tiles` over at least so many seconds; warm the engine up before.
 
-    Raises ValueError for fewer tiles than that.
+    The next call is begun before the last one is waited for, as the runner does it. Raises ValueError for fewer tiles
+    than one call.
     """
-    calls = [tiles[start : start + CALL_TILES] for start in range(0, len(tiles) - CALL_TILES + 1, CALL_TILES)]
+    size = call_tiles(engine)
+    calls = [tiles[start : start + size] for start in range(0, len(tiles) - size + 1, size)]
     if not calls:
-        raise ValueError(f"{len(tiles)} tiles: at least {CALL_TILES} are needed")
-    done, began = 0, time.perf_counter()
+        raise ValueError(f"{len(tiles)} tiles: at least {size} are needed")
+    done, began, before = 0, time.perf_counter(), None
     for call in itertools.cycle(calls):
-        engine.infer(call)
-        done += len(call)
-        if (spent := time.perf_counter() - began) >= seconds:
+        pending = engine.start(call)
+        if before is not None:
+            before.wait()
+        before, done = pending, done + size
+        if time.perf_counter() - began >= seconds:
             break
-    return done / spent
+    if before is not None:
+        before.wait()
+    return done / (time.perf_counter() - began)
+
+
+def call_tiles(engine: Engine) -> int:
+    """Tiles per call of a measurement: its largest request, or several of them on their way at once."""
+    return max(CALL_TILES, engine.batch_sizes[-1])
 
 
 def rates(engines: dict[str, Engine], seconds: float, rounds: int) -> dict[str, tuple[float, ...]]:
@@ -105,7 +116,7 @@ def _rate_on_noise(engine: Engine, seconds: float) -> float:
     pixels = np.random.default_rng(0).integers(0, 256, (side, side * SIDE_TILES, 3), dtype=np.uint8)
     image = engine.admit(pixels)
     places = side * (SIDE_TILES - 1)
-    tiles = [Tile(image, 0, number * side // 8 % (places + 1)) for number in range(CALL_TILES)]
+    tiles = [Tile(image, 0, number * side // 8 % (places + 1)) for number in range(call_tiles(engine))]
     try:
         return rate(engine, tiles, seconds)
     finally:

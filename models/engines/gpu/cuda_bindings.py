@@ -27,8 +27,21 @@ STICKY = frozenset({"cudaErrorIllegalAddress", "cudaErrorIllegalInstruction", "c
     "cudaErrorDeviceUninitialized",
     "cudaErrorContextIsDestroyed",
     "cudaErrorUnknown",
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_DEINITIALIZED",
+    "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+    "CUDA_ERROR_UNKNOWN",
 }
-"""After these the process can do nothing with the card any more (CUDA Runtime API, `cudaError_t`)."""
+"""After these the process can do nothing with the card any more (CUDA, `cudaError_t` of the runtime and `CUresult`)."""
 
 
 class _Calls:
@@ -103,6 +116,11 @@ class CudaStream:
         """As a number."""
         return int(self._stream)
 
+    def close(self) -> None:
+        """Wait for what is queued here, and only here: another engine of this process may be capturing its work."""
+        self._calls(self._calls.runtime.cudaStreamSynchronize, self._stream)
+        self._calls(self._calls.runtime.cudaStreamDestroy, self._stream)
+
     def upload(self, source: Bytes, target: int) -> None:
         """Asynchronous because the source is page-locked."""
         kind = self._calls.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -162,7 +180,11 @@ class CudaDevice:
             driver=f"{version // 1000}.{version % 1000 // 10}",
             memory=int(found.totalGlobalMem),
         )
-        self._kernel = self._compiled()
+        try:
+            self._module, self._kernel = self._compiled()
+        except RuntimeError as error:  # the package's own, where a library of CUDA's is missing
+            raise DeviceError(f"the gather kernel cannot be compiled: {error}") from error
+        self._streams: list[CudaStream] = []
         self._blocks: set[int] = set()
         self._pinned: dict[int, int] = {}
 
@@ -198,7 +220,8 @@ class CudaDevice:
 
     def stream(self) -> Stream:
         """Apart from the default stream, for which others wait."""
-        return CudaStream(self._calls, self._kernel)
+        self._streams.append(CudaStream(self._calls, self._kernel))
+        return self._streams[-1]
 
     def event(self) -> Event:
         """Without timing."""
@@ -211,15 +234,19 @@ class CudaDevice:
 
     def close(self) -> None:
         """The context stays: torch or a second engine may live in it."""
-        self._calls(self._calls.runtime.cudaDeviceSynchronize)
+        while self._streams:
+            self._streams.pop().close()
         for address in list(self._blocks):
             self.free(address)
         for address in list(self._pinned):
             self._calls(self._calls.runtime.cudaFreeHost, address)
         self._pinned.clear()
+        if self._module is not None:
+            self._calls(self._calls.driver.cuModuleUnload, self._module)
+            self._module = None
 
-    def _compiled(self) -> Any:
-        """The kernel, compiled for this very card."""
+    def _compiled(self) -> tuple[Any, Any]:
+        """The kernel, compiled for this very card, and the module it is in."""
         calls, nvrtc = self._calls, self._calls.nvrtc
         major, minor = self._card.capability
         program = calls(nvrtc.nvrtcCreateProgram, SOURCE.encode(), b"gather.cu", 0, [], [])
@@ -232,5 +259,6 @@ class CudaDevice:
             raise DeviceError(f"the gather kernel does not compile: {log.decode().strip()}") from error
         code = b" " * calls(nvrtc.nvrtcGetCUBINSize, program)
         calls(nvrtc.nvrtcGetCUBIN, program, code)
+        calls(nvrtc.nvrtcDestroyProgram, program)
         module = calls(calls.driver.cuModuleLoadData, np.frombuffer(code, dtype=np.uint8).ctypes.data)
-        return calls(calls.driver.cuModuleGetFunction, module, b"gather")
+        return module, calls(calls.driver.cuModuleGetFunction, module, b"gather")

@@ -125,6 +125,9 @@ class GpuEngine(OfRelease):
             return
         network, self._network = self._network, None
         with contextlib.suppress(DeviceLost):  # a lost card has nothing to give back, and said so already
+            for slot in self._slots.ring:
+                slot.take(self._release.architecture)
+                slot.graphs.clear()  # before what they replay
             self._wait_for_all()
             network.close()
             self._slots.close()

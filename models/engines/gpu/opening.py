@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -56,9 +57,15 @@ def this_device() -> Device:
     return CudaDevice()
 
 
+@cache
+def this_library() -> TensorRt:
+    """TensorRT, once for the process: it goes on telling its first logger what happens to objects of later ones."""
+    return TensorRt()
+
+
 def this_card() -> OnCard:
     """TensorRT and the card of this machine; raises EngineError, with what is missing."""
-    return OnCard(TensorRt(), this_device)
+    return OnCard(this_library(), this_device)
 
 
 def open_tensorrt(
@@ -93,7 +100,7 @@ def open_tensorrt(
             log.warning(
                 "gpu bucket given up release=%s bucket=%d reason=%r", release.id, buckets[count - 1], str(error)
             )
-            refused = error
+            refused = error.with_traceback(None)  # whose frames hold what was begun
     raise OutOfDeviceMemory(f"{release.id} in {precision}: {refused}") from refused
 
 

@@ -6,6 +6,7 @@ plan of anything else is not a plan: it is not found, and a new one is built.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -81,7 +82,8 @@ class Plans:
             return None
         if head.key != key or head.digest != hashlib.sha256(plan).hexdigest():
             return None
-        path.touch()
+        with contextlib.suppress(OSError):  # a folder that can only be read keeps its order
+            path.touch()
         return plan
 
     def write(self, key: PlanKey, plan: bytes) -> None:

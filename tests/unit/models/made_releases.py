@@ -1,4 +1,4 @@
-"""Small signed releases for tests: everything is there and real, but the network, which nobody opens."""
+"""Small releases for tests: everything is there and real, but the network, which nobody opens."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from models.architecture import Architecture
 from models.release import CONFIG_FILE, GOLDEN_FILE, MODEL_FILE, Lineage, Release, ReleaseClass, ReleaseFacts
-from models.releases.signing import key_in, read_keys, sign
-from models.releases.store import ReleaseStore
-from models.releases.writing import NewRelease, write_release
+from models.releases.folder import draft, write_facts
+
+if TYPE_CHECKING:
+    from models.releases.store import ReleaseStore
 
 SIDE = 4
 
@@ -28,6 +29,8 @@ class Site:
 
     @property
     def key(self) -> Path:
+        from models.releases.signing import key_in
+
         return key_in(self.folder / "keys", "site").private
 
     @property
@@ -36,15 +39,22 @@ class Site:
 
     @property
     def store(self) -> ReleaseStore:
+        from models.releases.signing import read_keys
+        from models.releases.store import ReleaseStore
+
         return ReleaseStore(self.folder / "store", read_keys(self.keys))
 
     def make(self, name: str, **changes: Any) -> Release:
+        from models.releases.writing import NewRelease, write_release
+
         facts = made_facts(name, **changes)
         new = NewRelease(facts, partial(made_files, classes=len(facts.classes)))
         return write_release(self.store, new, self.key)
 
     def forge(self, name: str, file: str, change: Callable[[Any], Any]) -> Path:
         """A release in the store whose JSON file was changed by someone who holds the key."""
+        from models.releases.signing import sign
+
         folder = self.store.folder / name
         old = msgspec.json.decode((folder / file).read_bytes())
         (folder / file).write_bytes(msgspec.json.encode(change(old)))
@@ -79,3 +89,11 @@ def made_files(folder: Path, classes: int = 1) -> None:
     (folder / MODEL_FILE).chmod(0o600)  # as some libraries leave them
     tiles = np.zeros((2, SIDE, SIDE, 3), dtype=np.uint8)
     np.savez(folder / GOLDEN_FILE, tiles=tiles, probabilities=np.full((2, classes), 0.5, dtype=np.float32))
+
+
+def unsigned(folder: Path, facts: ReleaseFacts, files: Callable[[Path], None]) -> Release:
+    """A release that nobody has signed: a box with a graphics card may lack what signs."""
+    folder.mkdir(parents=True)
+    files(folder)
+    write_facts(folder, facts)
+    return draft(folder)

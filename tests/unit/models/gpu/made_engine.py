@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from models.engines.gpu.numpy_device import NumpyDevice, NumpyStream
 from models.engines.protocol import Scores, Tile
 from models.engines.scripted import Script, ScriptedEngine
 from models.release import Release
-from tests.unit.models.made_releases import SIDE, Site, made_class
+from tests.unit.models.made_releases import SIDE, made_class, made_facts, made_files, unsigned
 
 CLASSES = ("crack", "spalling", "exposed_rebar")
 SCRIPT = Script(classes=CLASSES, tile_size=SIDE)
@@ -24,7 +25,8 @@ BUCKETS = (2, 5, 8)
 
 def made_release(folder: Path, script: Script = SCRIPT) -> Release:
     shape = Architecture(classes=len(script.classes), tile_size=SIDE, width=6)
-    made = Site(folder).make("small.1", classes=tuple(map(made_class, script.classes)), architecture=shape)
+    facts = made_facts("small.1", classes=tuple(map(made_class, script.classes)), architecture=shape)
+    made = unsigned(folder / "small.1", facts, partial(made_files, classes=len(script.classes)))
     shape = msgspec.structs.replace(shape, tile_size=script.tile_size)  # its golden tiles are smaller: nobody looks
     return msgspec.structs.replace(made, architecture=shape)
 

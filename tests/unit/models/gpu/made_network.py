@@ -12,8 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from models.architecture import Architecture
 from models.engines.protocol import Scores
 from models.release import GOLDEN_FILE, INT8_FILE, MODEL_FILE, Release
-from models.releases.writing import NewRelease, write_release
-from tests.unit.models.made_releases import SIDE, Site, made_class, made_facts
+from tests.unit.models.made_releases import SIDE, made_class, made_facts, unsigned
 
 CLASSES = ("crack", "spalling", "exposed_rebar")
 WIDTH = 8
@@ -91,8 +90,7 @@ def run_onnx(graph: bytes, pixels: np.ndarray) -> Scores:
 
 
 def made_release(folder: Path, off: float = 0.0) -> Release:
-    """A signed release of that network."""
-    site = Site(folder)
+    """A release of that network, in the folder `small.1`."""
     tiles = np.random.default_rng(3).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
 
     def files(where: Path) -> None:
@@ -102,4 +100,4 @@ def made_release(folder: Path, off: float = 0.0) -> Release:
 
     shape = Architecture(classes=len(CLASSES), tile_size=SIDE, width=WIDTH)
     facts = made_facts("small.1", classes=tuple(map(made_class, CLASSES)), architecture=shape)
-    return write_release(site.store, NewRelease(facts, files), site.key)
+    return unsigned(folder / "small.1", facts, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_a_card_lost_while_it_is_measured_ends_the_measurement(release: Release,
         build(release, with_card(tmp_path, lost_at=30), FAST)
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_with_a_card_both_kinds_of_engines_are_candidates_the_cards_first(release: Release, tmp_path: Path) -> None:
     found = [one.name for one in candidates(release, with_card(tmp_path, backend=None))]
     assert found[:3] == ["tensorrt int8", "tensorrt f16", "tensorrt f32"]

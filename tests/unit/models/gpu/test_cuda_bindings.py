@@ -31,5 +31,5 @@ def test_every_name_it_uses_exists_in_the_package() -> None:
     assert len(named) > 25
     for module, name in sorted(named):
         assert hasattr(MODULES[module], name), f"{module}.{name}"
-    errors = {one.name for one in runtime.cudaError_t}
+    errors = {one.name for kind in (runtime.cudaError_t, driver.CUresult) for one in kind}
     assert errors >= cuda_bindings.STICKY
