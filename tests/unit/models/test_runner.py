@@ -230,3 +230,20 @@ def test_closing_while_an_engine_drains_closes_both() -> None:
     drained = runner.swap(new)
     runner.close()
     assert old.closed and new.closed and drained.done()
+
+
+def test_whoever_waits_for_a_full_queue_keeps_nobody_else_waiting() -> None:
+    def use(runner: Runner) -> None:
+        for _ in range(300):
+            photo = runner.admit(plain(RED))
+            runner.infer([AdmittedTile(photo, 0, 0)])
+            runner.evict(photo)
+
+    engine = ScriptedEngine(SMALL)
+    with Runner(engine, depth=1) as runner:
+        threads = [threading.Thread(target=use, args=(runner,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(engine.calls) == 900 and engine.admitted == []

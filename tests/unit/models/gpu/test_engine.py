@@ -188,3 +188,25 @@ def test_later_batches_are_replayed_and_not_enqueued_again(release: Release) -> 
     for _ in range(10):
         engine.infer([Tile(image, 0, 0)] * 4)
     assert len(network.enqueued) == 1 + 3  # once to warm up, once captured for each slot
+
+
+def test_what_was_begun_before_it_closed_is_there_afterwards(release: Release) -> None:
+    device = NumpyDevice(seed=9)
+    engine = made_engine(release, device)
+    image = engine.admit(photo(1))
+    pending = engine.start([Tile(image, y, 3) for y in range(11)])
+    assert not pending.done
+    engine.close()
+    assert pending.done and not device.blocks
+    expected = scripted(np.stack([photo(1)[y : y + SIDE, 3 : 3 + SIDE] for y in range(11)]))
+    np.testing.assert_array_equal(pending.wait().probabilities, expected.probabilities)
+
+
+def test_two_calls_on_their_way_are_waited_for_in_any_order(release: Release) -> None:
+    device = NumpyDevice(seed=10)
+    engine = made_engine(release, device)
+    image = engine.admit(photo(1))
+    calls = [engine.start([Tile(image, y, x) for y in range(6)]) for x in range(3)]
+    for x, call in reversed(list(enumerate(calls))):
+        expected = scripted(np.stack([photo(1)[y : y + SIDE, x : x + SIDE] for y in range(6)]))
+        np.testing.assert_array_equal(call.wait().probabilities, expected.probabilities)
