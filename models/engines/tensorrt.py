@@ -290,6 +290,9 @@ class TensorRtNetwork:
         return int(engine.device_memory_size)
 
     def _context(self, bucket: int, stream: Stream) -> Any:
+        if bucket not in self._shapes:
+            known = ", ".join(map(str, self._shapes))
+            raise DeviceError(f"the plan has no profile for batches of {bucket} tiles; there are {known}")
         profile, shape = self._shapes[bucket]
         context = self._library.context(self._engine)
         chosen = context.set_optimization_profile_async(profile, stream.handle)

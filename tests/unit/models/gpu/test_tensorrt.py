@@ -7,7 +7,7 @@ import pytest
 
 from models.engines.gpu.device import DeviceError, OutOfDeviceMemory
 from models.engines.gpu.driver import driver_obstacle
-from models.engines.gpu.engine import GpuEngine
+from models.engines.gpu.engine import Addresses, GpuEngine
 from models.engines.gpu.numpy_device import NumpyDevice, Troubles
 from models.engines.gpu.watch import BuildStopped
 from models.engines.protocol import Tile
@@ -74,6 +74,24 @@ def test_a_plan_of_another_version_does_not_load(version: str) -> None:
         TensorRt(library(version, device)).open(plan, "f16", device)
     with pytest.raises(DeviceError, match="a plan does not load"):
         TensorRt(library(version, device)).open(plan[:10], "f16", device)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_batch_that_no_profile_is_for_is_refused(version: str) -> None:
+    device = NumpyDevice()
+    trt = TensorRt(library(version, device))
+    network = trt.open(trt.build(order()).plan, "f16", device)
+    with pytest.raises(DeviceError, match="no profile for batches of 3 tiles; there are 2, 4"):
+        network.enqueue(3, Addresses(256, 512, 768), device.stream())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_address_that_is_refused_is_named(version: str) -> None:
+    device = NumpyDevice()
+    trt = TensorRt(library(version, device))
+    network = trt.open(trt.build(order()).plan, "f16", device)
+    with pytest.raises(DeviceError, match="the address of embeddings is refused"):
+        network.enqueue(2, Addresses(256, 512, 769), device.stream())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
