@@ -14,6 +14,7 @@ from models.engines.candidates import AnyPrecision, Candidate, Conditions, candi
 from models.engines.choices import Choice, Trial, read_choice, this_machine, write_choice
 from models.engines.gate import Verdict, judge
 from models.engines.gpu.device import DeviceLost
+from models.engines.gpu.watch import BuildStopped
 from models.engines.protocol import Engine, EngineError
 from models.engines.trial import evidence, golden, median, rates, score_tiles
 from models.release import Release
@@ -110,7 +111,7 @@ def try_all(release: Release, under: Conditions, pace: Pace = QUICK) -> list[Tri
             verdict = judge(found, seen, release.classes, one.precision)
             trials[one.name] = Trial(engine=one.engine, precision=one.precision, verdict=verdict)
             engines[one.name] = engine
-        except DeviceLost:
+        except (DeviceLost, BuildStopped):
             raise  # it is no candidate's fault, and no other one on the card would fare better
         except EngineError as error:
             trials[one.name] = Trial(engine=one.engine, precision=one.precision, failed=str(error))

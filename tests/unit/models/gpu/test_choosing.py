@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 
 from models.engines.autopilot import Pace, build, choose, open_engine
 from models.engines.candidates import Backend, Conditions, candidates
-from models.engines.choices import read_choice, this_machine
+from models.engines.choices import FILE, read_choice, this_machine
 from models.engines.gpu.device import DeviceLost
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.numpy_device import NumpyDevice, Troubles
 from models.engines.gpu.numpy_seat import NumpySeat
 from models.engines.gpu.opening import OnCard, TensorRtEngine
+from models.engines.gpu.watch import BuildStopped
 from models.engines.protocol import EngineError
 from models.engines.tensorrt import TensorRt
 from models.release import Release
@@ -90,6 +92,13 @@ def test_what_was_chosen_and_lies_today_is_measured_again(
 def test_another_driver_or_library_is_another_measurement(release: Release, tmp_path: Path) -> None:
     build(release, with_card(tmp_path, VERSIONS[1]), FAST)
     assert read_choice(tmp_path, this_machine(release, with_card(tmp_path, VERSIONS[2]))) is None
+
+
+def test_a_build_that_is_stopped_ends_the_measurement_and_leaves_nothing(release: Release, tmp_path: Path) -> None:
+    under = replace(with_card(tmp_path), heed=lambda phase, done, steps: phase != "tactics")
+    with pytest.raises(BuildStopped):
+        build(release, under, FAST)
+    assert not list(tmp_path.rglob("*.plan")) and not (tmp_path / FILE).exists()
 
 
 def test_a_card_lost_while_it_is_measured_ends_the_measurement(release: Release, tmp_path: Path) -> None:
