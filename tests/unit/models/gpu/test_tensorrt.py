@@ -76,22 +76,20 @@ def test_a_plan_of_another_version_does_not_load(version: str) -> None:
         TensorRt(library(version, device)).open(plan[:10], "f16", device)
 
 
+@pytest.mark.parametrize(
+    ("bucket", "embeddings_at", "says"),
+    [
+        (3, 768, "no profile for batches of 3 tiles; there are 2, 4"),
+        (2, 769, "the address of embeddings is refused"),
+    ],
+)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_batch_that_no_profile_is_for_is_refused(version: str) -> None:
+def test_what_a_plan_was_not_made_for_is_refused(version: str, bucket: int, embeddings_at: int, says: str) -> None:
     device = NumpyDevice()
     trt = TensorRt(library(version, device))
     network = trt.open(trt.build(order()).plan, "f16", device)
-    with pytest.raises(DeviceError, match="no profile for batches of 3 tiles; there are 2, 4"):
-        network.enqueue(3, Addresses(256, 512, 768), device.stream())
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_an_address_that_is_refused_is_named(version: str) -> None:
-    device = NumpyDevice()
-    trt = TensorRt(library(version, device))
-    network = trt.open(trt.build(order()).plan, "f16", device)
-    with pytest.raises(DeviceError, match="the address of embeddings is refused"):
-        network.enqueue(2, Addresses(256, 512, 769), device.stream())
+    with pytest.raises(DeviceError, match=says):
+        network.enqueue(bucket, Addresses(256, 512, embeddings_at), device.stream())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
