@@ -7,7 +7,6 @@ TensorRT is measured where it can be imported. Writes one JSON file, of which `s
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import re
 import subprocess
@@ -143,26 +142,11 @@ def compiled(network: Any, on: str, device: Device) -> Network:
     compiler, _, precision = on.partition(" ")
     if compiler == "torch":
         return TorchNetwork(network, precision, BUCKETS)  # type: ignore[arg-type]
+    from models.training.export import traced
+
     side, library = network.shape.tile_size, this_card().library
-    return library.open(library.build(Order(exported(network, side), "f16", BUCKETS, side)).plan, "f16", device)
-
-
-def exported(network: Any, side: int) -> bytes:
-    """ONNX of a network in float32."""
-    import torch
-
-    file = io.BytesIO()
-    torch.onnx.export(
-        network,
-        (torch.zeros((2, side, side, 3), dtype=torch.uint8),),
-        file,  # type: ignore[arg-type]
-        opset_version=17,
-        dynamo=False,
-        input_names=["tiles"],
-        output_names=["probabilities", "embeddings"],
-        dynamic_axes={name: {0: "n"} for name in ("tiles", "probabilities", "embeddings")},
-    )
-    return file.getvalue()
+    graph = traced(network, np.zeros((2, side, side, 3), dtype=np.uint8))
+    return library.open(library.build(Order(graph, "f16", BUCKETS, side)).plan, "f16", device)
 
 
 def decoders(seconds: float, threads: int) -> Iterator[GpuResult]:

@@ -52,11 +52,7 @@ class TorchNetwork:
         self._precision, self._buckets = precision, tuple(sorted(buckets))
         self._shape: Architecture = network.shape
         with _errors():
-            on_card = copy.deepcopy(network).to("cuda", memory_format=torch.channels_last).eval()
-            if precision in TYPES:
-                for module in on_card.modules():  # weights once, and not by autocast at every replay
-                    if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                        module.to(TYPES[precision])
+            on_card = in_precision(copy.deepcopy(network), precision).to("cuda", memory_format=torch.channels_last)
             mode = "max-autotune-no-cudagraphs"
             self._run: Any = torch.compile(on_card, mode=mode, dynamic=False) if compiled else on_card
         self._graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
@@ -113,6 +109,16 @@ class TorchNetwork:
 
     def _on(self, stream: Stream) -> Any:
         return self._streams.setdefault(stream.handle, torch.cuda.ExternalStream(stream.handle))
+
+
+def in_precision(network: DefectNetwork, precision: TorchPrecision) -> DefectNetwork:
+    """The network with the weights of its products in that precision: once, and not by autocast at every replay."""
+    if precision in TYPES:
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.to(TYPES[precision])
+    network.eval()
+    return network
 
 
 class TorchOnCard(GpuEngine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from pathlib import Path
 
@@ -68,13 +69,23 @@ def write_onnx(rounded: DefectNetwork, folder: Path, tiles: NDArray[np.uint8]) -
     Input `tiles` uint8[n, size, size, 3]; outputs `probabilities` float32[n, classes], `embeddings` float32[n, width].
     Weights are stored as float16 behind a Cast: half the bytes, and the arithmetic is whatever the engine chooses.
     """
+    model = onnx.load_from_string(traced(rounded, tiles[:2]))
+    _halve_initializers(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / MODEL_FILE)
+    check_parity(rounded, folder / MODEL_FILE, tiles)
+
+
+def traced(network: DefectNetwork, tiles: NDArray[np.uint8]) -> bytes:
+    """ONNX of a network in float32, as it is, with any number of tiles per call; `tiles` are any two."""
+    file = io.BytesIO()
     with warnings.catch_warnings():
         # The tracing exporter is announced as old; the new one needs another package and writes no smaller a graph.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            rounded,
-            (torch.from_numpy(tiles[:2]),),
-            folder / MODEL_FILE,
+            network,
+            (torch.from_numpy(tiles),),
+            file,
             opset_version=OPSET,
             dynamo=False,
             input_names=["tiles"],
@@ -83,11 +94,7 @@ def write_onnx(rounded: DefectNetwork, folder: Path, tiles: NDArray[np.uint8]) -
             # PRESERVE leaves batch norm to the engine: folded here, the weights would be rounded a second time.
             training=torch.onnx.TrainingMode.PRESERVE,
         )
-    model = onnx.load(folder / MODEL_FILE)
-    _halve_initializers(model)
-    onnx.checker.check_model(model)
-    onnx.save(model, folder / MODEL_FILE)
-    check_parity(rounded, folder / MODEL_FILE, tiles)
+    return file.getvalue()
 
 
 def _halve_initializers(model: onnx.ModelProto) -> None:
