@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -32,8 +32,8 @@ from models.engines.bench import environment
 from models.engines.gate import judge
 from models.engines.gpu.device import Device
 from models.engines.gpu.driver import driver_obstacle
-from models.engines.gpu.engine import GpuEngine, Network
-from models.engines.gpu.opening import BUCKETS, open_tensorrt, this_card, this_device
+from models.engines.gpu.engine import Network, OwningEngine
+from models.engines.gpu.opening import BUCKETS, TensorRtEngine, open_tensorrt, this_card, this_device
 from models.engines.protocol import Engine, EngineError
 from models.engines.tensorrt import TENSORRT_PRECISIONS, Order
 from models.engines.trial import evidence, score_tiles
@@ -123,16 +123,20 @@ def plain_transformer(name: str, sizes: dict[str, int], on: str, release: Releas
     shape = msgspec.structs.replace(release.architecture, kind="transformer", stem="patches", depth=12, **sizes)
     network, like = DefectNetwork(shape).eval(), msgspec.structs.replace(release, architecture=shape)
     share_of_one = flops_of(network, shape.tile_size) / 1e12 / ceilings()[PRODUCT]
-    with ExitStack() as open_now:
-        device = this_device()
-        open_now.callback(device.close)
-        engine = GpuEngine(like, device, compiled(network, on, device), graphs=on.startswith("tensorrt"))
-        open_now.callback(engine.close)
-        engine.warm()
+    kind = TensorRtEngine if on.startswith("tensorrt") else torch_kind()
+    engine = kind.opened(like, this_device(), partial(compiled, network, on))
+    with closing(engine):
         for bucket in engine.batch_sizes:
             speed, case = tiles_per_second(engine, bucket, seconds), f"{bucket} tiles"
             share = speed * share_of_one
             yield GpuResult(what="engine only", on=f"{name} {on}", case=case, value=speed, unit="tiles/s", share=share)
+
+
+def torch_kind() -> type[OwningEngine]:
+    """PyTorch is imported only where it is there."""
+    from models.engines.torch_on_card import TorchOnCard
+
+    return TorchOnCard
 
 
 def compiled(network: Any, on: str, device: Device) -> Network:

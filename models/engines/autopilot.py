@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from models.engines.candidates import AnyPrecision, Candidate, Conditions, candidates
-from models.engines.choices import Choice, Trial, read_choice, this_machine, write_choice
+from models.engines.choices import Choice, Machine, Trial, read_choice, this_machine, write_choice
 from models.engines.gate import Verdict, judge
 from models.engines.gpu.device import DeviceLost
 from models.engines.gpu.watch import BuildStopped
@@ -78,7 +78,7 @@ def choose(release: Release, under: Conditions | None = None) -> Choice:
         choice = read_choice(where.folder, machine)
         if choice is None:
             log.info("engine measuring release=%s cores=%d: once, it takes some seconds", release.id, machine.cores)
-            choice = _measured(release, where, QUICK)
+            choice = _measured(release, where, QUICK, machine)
             if writable:
                 _keep(where.folder, choice)
     return choice
@@ -91,7 +91,7 @@ def build(release: Release, under: Conditions | None = None, pace: Pace = QUICK)
     """
     where = under or Conditions()
     with _locked(where.folder) as writable:
-        choice = _measured(release, where, pace)
+        choice = _measured(release, where, pace, this_machine(release, where))
         if writable:
             _keep(where.folder, choice)
     return choice
@@ -140,14 +140,14 @@ def explain(best: Trial, trials: Sequence[Trial]) -> str:
     return "; ".join(words)
 
 
-def _measured(release: Release, under: Conditions, pace: Pace) -> Choice:
+def _measured(release: Release, under: Conditions, pace: Pace, machine: Machine) -> Choice:
     tried = try_all(release, under, pace)
     best = fastest(tried)
     if best is None:
         said = "; ".join(f"{one.engine} {one.precision}: {one.why_not}" for one in tried) or "no engine is installed"
         raise EngineError(f"{release.id}: nothing passes the gate on this machine ({said})")
     return Choice(
-        machine=this_machine(release, under),
+        machine=machine,
         release=release.id,
         engine=best.engine,
         precision=best.precision,

@@ -5,18 +5,17 @@ Not run on a card yet; `make gpu-check` does.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 
 from models.architecture import Architecture
 from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory, Stream
-from models.engines.gpu.engine import Addresses, GpuEngine
+from models.engines.gpu.engine import Addresses, OwningEngine
 from models.engines.gpu.opening import BUCKETS, this_device
 from models.engines.torch import load_network
 from models.release import Release
@@ -26,6 +25,7 @@ TorchPrecision = Literal["f32", "f16", "bf16"]
 TORCH_PRECISIONS: tuple[TorchPrecision, ...] = ("f16", "bf16", "f32")
 TYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 RECOMPILED = 256
+"""Graphs of all buckets, precisions and networks that one process may compile."""
 WARM = 3
 """Runs of a bucket before it is captured: PyTorch compiles and chooses kernels in them."""
 STICKY = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address")
@@ -121,18 +121,10 @@ def in_precision(network: DefectNetwork, precision: TorchPrecision) -> DefectNet
     return network
 
 
-class TorchOnCard(GpuEngine):
-    """A release on a card by way of PyTorch, with a device of its own; see models/engines/protocol.py."""
+class TorchOnCard(OwningEngine):
+    """A release on a card by way of PyTorch; see models/engines/protocol.py."""
 
-    def __init__(self, release: Release, device: Device, network: TorchNetwork) -> None:
-        super().__init__(release, device, network, graphs=False)  # the network brings its own
-        self._own = device
-
-    def close(self) -> None:
-        """And the device with it."""
-        super().close()
-        with contextlib.suppress(DeviceLost):  # it said so already
-            self._own.close()
+    GRAPHS = False
 
 
 def open_torch(release: Release, precision: TorchPrecision, buckets: tuple[int, ...] = BUCKETS) -> TorchOnCard:
@@ -140,18 +132,14 @@ def open_torch(release: Release, precision: TorchPrecision, buckets: tuple[int, 
 
     Raises EngineError where there is none, and for whatever else PyTorch finds missing, a compiler for one.
     """
-    with ExitStack() as undo:
-        device = this_device()
-        undo.callback(device.close)
-        try:
-            engine = TorchOnCard(release, device, TorchNetwork(load_network(release), precision, buckets))
-            undo.pop_all()
-            undo.callback(engine.close)
-            engine.warm()
-        except RuntimeError as error:
-            raise DeviceError(f"{release.id} in {precision} by PyTorch: {error}") from error
-        undo.pop_all()
-        return engine
+
+    def network(_: Device) -> TorchNetwork:
+        return TorchNetwork(load_network(release), precision, buckets)
+
+    try:
+        return TorchOnCard.opened(release, this_device(), network)
+    except RuntimeError as error:
+        raise DeviceError(f"{release.id} in {precision} by PyTorch: {error}") from error
 
 
 class _View:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from models.engines.gpu.gather import ENTRY, PlacedTile, check_side, fill
 from models.engines.gpu.photos import Photos
 from models.engines.gpu.slots import SLOTS, Asked, Layout, Slot, Slots, slots_that_fit
 from models.engines.of_release import OfRelease
-from models.engines.protocol import EngineError, Image, Pending, Pixels, Scores, Tile, check_image, check_inside
+from models.engines.protocol import EngineError, Image, Pending, Pixels, Scores, Tile, check_image
 from models.release import Release
 
 log = logging.getLogger(__name__)
@@ -109,8 +110,6 @@ class GpuEngine(OfRelease):
         """Queue bucket after bucket; scores are collected when their slot is needed again, or when waited for."""
         self._open()
         placed = [PlacedTile(self._photos.find(image), y, x) for image, y, x in tiles]
-        for image, y, x in placed:
-            check_inside(image, y, x, self.tile_size)
         scores = self._room(len(tiles))
         self._queue_all(placed, scores)
         return _OnCard(self._slots, self._release.architecture, scores)
@@ -208,6 +207,38 @@ class GpuEngine(OfRelease):
 
     def _layout(self, bucket: int) -> Layout:
         return Layout.of(self._release.architecture, bucket)
+
+
+class OwningEngine(GpuEngine):
+    """One with a device of its own, which closes with it."""
+
+    GRAPHS: ClassVar[bool] = True
+    """Whether its batches are captured here; a network may bring graphs of its own."""
+
+    @classmethod
+    def opened(cls, release: Release, device: Device, make: Callable[[Device], Network]) -> Self:
+        """Ready to serve, every bucket warm; if that fails nothing is left on the card, and the error goes on."""
+        with ExitStack() as undo:
+            undo.callback(_close, device)
+            network = make(device)
+            undo.callback(network.close)
+            engine = cls(release, device, network, cls.GRAPHS)
+            undo.pop_all()
+            undo.callback(engine.close)
+            engine.warm()
+            undo.pop_all()
+        return engine
+
+    def close(self) -> None:
+        """And the device with it."""
+        super().close()
+        _close(self._device)
+
+
+def _close(device: Device) -> None:
+    """A card that was lost has said so already, and has nothing to give back."""
+    with contextlib.suppress(DeviceLost):
+        device.close()
 
 
 class _OnCard(NamedTuple):

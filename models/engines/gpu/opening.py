@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory
-from models.engines.gpu.engine import GpuEngine
+from models.engines.gpu.engine import OwningEngine
+from models.engines.gpu.planned import TensorRtNetwork
 from models.engines.gpu.plans import PlanKey, Plans
 from models.engines.gpu.watch import Heed
 from models.engines.protocol import EngineError
-from models.engines.tensorrt import Order, TensorRt, TensorRtNetwork, TensorRtPrecision
+from models.engines.tensorrt import Order, TensorRt, TensorRtPrecision
 from models.release import INT8_FILE, MODEL_FILE, Release, ReleaseError
 
 log = logging.getLogger(__name__)
@@ -33,17 +32,8 @@ class OnCard(NamedTuple):
     device: Callable[[], Device]
 
 
-class TensorRtEngine(GpuEngine):
-    """A release on a card by way of TensorRT, with a device of its own; see models/engines/protocol.py."""
-
-    def __init__(self, release: Release, device: Device, network: TensorRtNetwork) -> None:
-        super().__init__(release, device, network)
-        self._own = device
-
-    def close(self) -> None:
-        """And the device with it."""
-        super().close()
-        _close(self._own)
+class TensorRtEngine(OwningEngine):
+    """A release on a card by way of TensorRT; see models/engines/protocol.py."""
 
 
 def this_device() -> Device:
@@ -113,19 +103,12 @@ class _Workshop(NamedTuple):
 
     def open(self, release: Release, order: Order) -> TensorRtEngine:
         """With all that the order asks for; raises EngineError, and then nothing is left on the card."""
-        with ExitStack() as undo:
-            device = self.card.device()
-            undo.callback(_close, device)
-            library = f"tensorrt {self.card.library.version}"
-            key = PlanKey.of(device.card, library, order.graph, order.precision, order.buckets)
-            network = self._kept(key, order, device) or self._compiled(key, order, device)
-            undo.callback(network.close)
-            engine = TensorRtEngine(release, device, network)
-            undo.pop_all()
-            undo.callback(engine.close)
-            engine.warm()
-            undo.pop_all()
-            return engine
+        return TensorRtEngine.opened(release, self.card.device(), partial(self._network, order))
+
+    def _network(self, order: Order, device: Device) -> TensorRtNetwork:
+        library = f"tensorrt {self.card.library.version}"
+        key = PlanKey.of(device.card, library, order.graph, order.precision, order.buckets)
+        return self._kept(key, order, device) or self._compiled(key, order, device)
 
     def _kept(self, key: PlanKey, order: Order, device: Device) -> TensorRtNetwork | None:
         """The network of a plan made before; None if there is none, or the library does not take it after all."""
@@ -164,9 +147,3 @@ def _logged(release: Release) -> Heed:
         return True
 
     return heed
-
-
-def _close(device: Device) -> None:
-    """A card that was lost has said so already, and has nothing to give back."""
-    with contextlib.suppress(DeviceLost):
-        device.close()
