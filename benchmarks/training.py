@@ -1,30 +1,54 @@
-"""What a training step costs with its slow layers in bfloat16, and in float32: `python -m benchmarks.training`."""
+"""What a training step gains from two measures: `python -m benchmarks.training [ARCHITECTURE] [PIXELS]`."""
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from models.architecture import PRESETS
 from models.training.initial import fresh
+from models.training.memory import keep_freed_memory
 from models.training.train import keep_in_float, masked_loss
 
-BATCH, SIZE, ROUNDS, STEPS = 32, 224, 3, 3
+BATCH, THREADS, ROUNDS, STEPS = 32, 2, 3, 3
 
 
-def stepper(architecture: str, in_float: bool) -> Callable[[], float]:
-    """What takes a step on the same tiles and says how many seconds it took."""
+@dataclass(frozen=True)
+class Variant:
+    """A step with or without each measure; every variant lives in a process of its own."""
+
+    name: str
+    in_float: bool
+    kept: bool
+
+
+VARIANTS = (
+    Variant("neither", False, False),
+    Variant("slow layers in float32", True, False),
+    Variant("freed memory kept too", True, True),
+)
+prepared: list[Callable[[], float]] = []  # in a variant's process: its step
+
+
+def prepare(variant: Variant, architecture: str, size: int) -> None:
+    """In the variant's process: a network, tiles of `size` px and a step that takes seconds."""
+    torch.set_num_threads(THREADS)
+    if variant.kept:
+        keep_freed_memory()
     network = fresh(PRESETS[architecture], 1).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    if in_float:
+    if variant.in_float:
         keep_in_float(network)
     random = np.random.default_rng(0)
-    tiles = torch.from_numpy(random.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8))
+    tiles = torch.from_numpy(random.integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8))
     labels = torch.from_numpy(random.integers(0, 2, (BATCH, PRESETS[architecture].classes)).astype(np.float32))
 
     def step() -> float:
@@ -37,23 +61,35 @@ def stepper(architecture: str, in_float: bool) -> Callable[[], float]:
         optimizer.step()
         return time.perf_counter() - begun
 
-    return step
+    prepared.append(step)
 
 
-def main(architecture: str) -> None:
-    torch.set_num_threads(2)
-    steppers = {name: stepper(architecture, name == "float32") for name in ("bfloat16", "float32")}
-    seconds: dict[str, list[float]] = {name: [] for name in steppers}
+def take() -> list[float]:
+    """In the variant's process: the seconds of some steps."""
+    return [prepared[0]() for _ in range(STEPS)]
+
+
+def main(architecture: str, size: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    pools = {
+        variant.name: ProcessPoolExecutor(1, context, prepare, (variant, architecture, size)) for variant in VARIANTS
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in pools}
     for number in range(ROUNDS + 1):
-        for name, step in steppers.items():
-            taken = [step() for _ in range(STEPS)]
+        for name, pool in pools.items():
+            taken = pool.submit(take).result()
             seconds[name] += taken if number else []  # the first round warms up
-    ratios = [slow / fast for slow, fast in zip(seconds["bfloat16"], seconds["float32"], strict=True)]
+    slow = seconds[VARIANTS[0].name]
     for name, taken in seconds.items():
-        sys.stdout.write(f"{architecture}, slow layers in {name}: {statistics.median(taken):.2f} s a step\n")
-    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    sys.stdout.write(f"float32 is {middle:.2f} times as fast ({low:.2f} to {high:.2f})\n")
+        ratios = [one / other for one, other in zip(slow, taken, strict=True)]
+        sys.stdout.write(
+            f"{architecture}, {size} px, {name}: {statistics.median(taken):.2f} s a step, "
+            f"{statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})\n"
+        )
+    for pool in pools.values():
+        pool.shutdown()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "lite0vit2")
+    words = sys.argv[1:]
+    main(words[0] if words else "lite0vit2", int(words[1]) if len(words) > 1 else 224)

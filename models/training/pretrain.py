@@ -19,6 +19,7 @@ from torch.nn import functional
 from models.architecture import Architecture, Stem
 from models.dataset import read_tile
 from models.training.augment import augment
+from models.training.memory import keep_freed_memory
 from models.training.train import State, begin, descend, learning_rate
 from models.vit import DefectNetwork, load_image_trained_stem
 
@@ -81,6 +82,7 @@ def pretrain(images: Sequence[Path], start: DefectNetwork, config: PretrainConfi
     As in training, everything is drawn from the seed and the step's number. The networks of the state are Students.
     """
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     teacher = teacher_of(config.teacher).to(config.device)
     student = Student(start, teacher).to(config.device)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from models.dataset import Manifest, read_tile
 from models.synthesis import Composer
 from models.training.augment import augment
+from models.training.memory import keep_freed_memory
 from models.vit import DefectNetwork
 
 Labels = NDArray[np.float32]
@@ -217,6 +218,7 @@ def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoin
     run that was killed and taken up again ends with the same weights as one that was not.
     """
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     state = begin(start.to(config.device), "stem.", (config.stem_rate, config.rate), config.weight_decay)
     if checkpoint.exists():
         state.load(checkpoint)
