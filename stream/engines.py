@@ -17,9 +17,9 @@ from stream.errors import Broken, Misuse
 def precision_of(name: str) -> AnyPrecision | Literal["auto"]:
     """The configured precision; raises Misuse if there is none of that name."""
     match name:
-        case "auto" | "f32" | "f16" | "bf16" | "int8":
+        case "auto" | "f32" | "f16" | "bf16" | "int8" | "fp8":
             return name
-    raise Misuse(f"engine.precision is auto, f32, f16, bf16 or int8, not {name!r}")
+    raise Misuse(f"engine.precision is auto, f32, f16, bf16, int8 or fp8, not {name!r}")
 
 
 def backend_of(name: str) -> Backend | None:

@@ -21,7 +21,7 @@ from models.engines.tensorrt import TENSORRT_PRECISIONS
 from models.release import INT8_FILE, Release
 
 Backend = Literal["tensorrt", "torch", "openvino"]
-AnyPrecision = Literal["f32", "f16", "bf16", "int8"]
+AnyPrecision = Literal["f32", "f16", "bf16", "int8", "fp8"]
 
 
 def default_folder() -> Path:

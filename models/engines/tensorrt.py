@@ -13,26 +13,31 @@ from typing import Any, Literal, NamedTuple
 
 from models.engines.gpu.device import Device, DeviceError, OutOfDeviceMemory
 from models.engines.gpu.driver import driver_obstacle
+from models.engines.gpu.fp8 import in_fp8
 from models.engines.gpu.graphs import cast_first, folded, in_half
 from models.engines.gpu.planned import INPUT, OUTPUTS, TensorRtNetwork
 from models.engines.gpu.watch import Heed, Watch, monitor
 
 log = logging.getLogger(__name__)
 
-TensorRtPrecision = Literal["f32", "f16", "int8"]
-TENSORRT_PRECISIONS: tuple[TensorRtPrecision, ...] = ("int8", "f16", "f32")
+TensorRtPrecision = Literal["f32", "f16", "int8", "fp8"]
+TENSORRT_PRECISIONS: tuple[TensorRtPrecision, ...] = ("fp8", "int8", "f16", "f32")
 WORKSPACE = 2 << 30
 """Bytes that a kernel may use for itself while it is tried; more is not asked for by networks of this size."""
 NO_MEMORY = ("out of memory", "OutOfMemory", "insufficient memory")
 
 
 class Order(NamedTuple):
-    """What to compile: a release's ONNX, for batches of exactly these sizes of tiles of `side` px."""
+    """What to compile: a release's ONNX, for batches of exactly these sizes of tiles of `side` px.
+
+    `ranges`: for fp8, the quantised ONNX of the same network.
+    """
 
     graph: bytes
     precision: TensorRtPrecision
     buckets: tuple[int, ...]
     side: int
+    ranges: bytes = b""
 
 
 class Built(NamedTuple):
@@ -104,9 +109,12 @@ class TensorRt:
 
     def fitted(self, order: Order) -> bytes:
         """The graph as this library is given it; raises DeviceError if it is none."""
+        if order.precision == "fp8" and not self.typed:
+            raise DeviceError(f"TensorRT {self.version} reads no eight-bit floats from ONNX, 10 is the first that does")
         try:
             # A quantised release is folded already, and must not be again: its weights would come back as floats.
             graph = cast_first(order.graph if order.precision == "int8" else folded(order.graph))
+            graph = in_fp8(graph, order.ranges) if order.precision == "fp8" else graph
             return in_half(graph) if self.typed and order.precision != "f32" else graph
         except ImportError as error:
             raise DeviceError(

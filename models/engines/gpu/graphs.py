@@ -10,11 +10,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-IN_FLOAT = ("LayerNormalization", "Softmax", "Sigmoid", "QuantizeLinear", "DequantizeLinear")
-"""What stays in float32.
+IN_FLOAT = ("LayerNormalization", "Softmax", "Sigmoid")
+"""What stays in float32: sums of squares overflow half precision (a ViT then answers nonsense), exponentials may."""
+SCALING = ("QuantizeLinear", "DequantizeLinear")
+"""What stays in float32 where it makes whole numbers.
 
-Sums of squares overflow half precision (a ViT then answers nonsense), and so may exponentials. Scales of quantised
-tensors are as small as half precision's last steps: with half-precision scales (opset 19) the shipped release's
+Their scales are as small as half precision's last steps: with half-precision scales (opset 19) the shipped release's
 probabilities were off by up to 0.95 (128 tiles, ONNX Runtime 1.32).
 """
 PRODUCTS = ("Conv", "MatMul", "Gemm")
@@ -66,20 +67,24 @@ def cast_first(graph: bytes) -> bytes:
 def in_half(graph: bytes) -> bytes:
     """The same graph in float16 but for what is IN_FLOAT; inputs and outputs stay what they are.
 
-    What a quantised tensor is multiplied by stays in float32 too: a cast between the two would part what TensorRT makes
-    one kernel for whole numbers of.
+    What a tensor of whole numbers is multiplied by stays in float32 too: a cast between the two would part what
+    TensorRT makes one kernel of. Eight-bit floats have scales that half precision holds, and are scaled in it.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = onnx.load_from_string(graph)
-    quantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    kept = [node.name for node in model.graph.node if node.op_type in PRODUCTS and quantised & set(node.input)]
+    constants = {one.name: one.data_type for one in model.graph.initializer}
+    scaling = [node for node in model.graph.node if node.op_type in SCALING]
+    whole = [one for one in scaling if onnx.TensorProto.FLOAT8E4M3FN not in map(constants.get, one.input)]
+    quantised = {name for node in whole for name in node.output}
+    kept = [node for node in model.graph.node if node.op_type in PRODUCTS and quantised & set(node.input)]
+    names = [node.name for node in (*whole, *kept)]
     with warnings.catch_warnings():
         # It says of every weight below half precision's smallest number that it became that: the gate judges the sum.
         warnings.simplefilter("ignore")
-        model = convert_float_to_float16(model, keep_io_types=True, op_block_list=list(IN_FLOAT), node_block_list=kept)
+        model = convert_float_to_float16(model, keep_io_types=True, op_block_list=list(IN_FLOAT), node_block_list=names)
     _without_round_trips(model.graph)
     OnnxModel.graph_topological_sort(model.graph)  # new casts stand at its end; ONNX wants them before what they feed
     found: bytes = model.SerializeToString()

@@ -158,7 +158,7 @@ class NumpyDevice:
 
     seed: int = 0
     troubles: Troubles = field(default_factory=Troubles)
-    card: Card = field(default=Card("numpy", (0, 0), "none", 1 << 30))
+    card: Card = field(default=Card("numpy", (9, 0), "none", 1 << 30))
 
     def __post_init__(self) -> None:
         self.card = self.card._replace(memory=self.troubles.memory)

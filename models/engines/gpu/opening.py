@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory
 from models.engines.gpu.engine import OwningEngine
+from models.engines.gpu.fp8 import CAPABILITY
 from models.engines.gpu.planned import TensorRtNetwork
 from models.engines.gpu.plans import PlanKey, Plans
 from models.engines.gpu.watch import Heed
@@ -79,11 +80,12 @@ def open_tensorrt(
     workshop = _Workshop(card or this_card(), Plans(folder), heed or _logged(release))
     try:
         graph = release.path(INT8_FILE if precision == "int8" else MODEL_FILE).read_bytes()
+        ranges = release.path(INT8_FILE).read_bytes() if precision == "fp8" else b""
     except ReleaseError as error:
         raise EngineError(f"{release.id} in {precision}: {error}") from error
     refused: OutOfDeviceMemory | None = None
     for count in range(len(buckets), 0, -1):
-        order = Order(graph, precision, buckets[:count], release.tile_size)
+        order = Order(graph, precision, buckets[:count], release.tile_size, ranges)
         try:
             return workshop.open(release, order)
         except OutOfDeviceMemory as error:
@@ -106,8 +108,10 @@ class _Workshop(NamedTuple):
         return TensorRtEngine.opened(release, self.card.device(), partial(self._network, order))
 
     def _network(self, order: Order, device: Device) -> TensorRtNetwork:
-        library = f"tensorrt {self.card.library.version}"
-        key = PlanKey.of(device.card, library, order.graph, order.precision, order.buckets)
+        library, name = f"tensorrt {self.card.library.version}", device.card.name
+        if order.precision == "fp8" and device.card.capability < CAPABILITY:
+            raise DeviceError(f"{name} has no arithmetic for eight-bit floats, which came with capability 8.9")
+        key = PlanKey.of(device.card, library, order.graph + order.ranges, order.precision, order.buckets)
         return self._kept(key, order, device) or self._compiled(key, order, device)
 
     def _kept(self, key: PlanKey, order: Order, device: Device) -> TensorRtNetwork | None:

@@ -19,7 +19,7 @@ DOORS = {
     "timm": {"vit.py", "training/initial.py"},
     "openvino": {"engines/openvino.py"},
     "onnxruntime": {"engines/onnxruntime.py", "engines/gpu/graphs.py"},
-    "onnx": {"training/export.py", "quantizing/", "releases/foreign.py", "engines/gpu/graphs.py"},
+    "onnx": {"training/export.py", "quantizing/", "releases/foreign.py", "engines/gpu/graphs.py", "engines/gpu/fp8.py"},
     "torch": TORCH_ROOMS,
     "safetensors": {"training/export.py", "training/initial.py", "engines/torch.py"},
     "cv2": {"dataset.py", "evaluation/scoring.py", "training/augment.py", "sources/", "synthesis/"},

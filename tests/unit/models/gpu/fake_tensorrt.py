@@ -341,13 +341,13 @@ class _Library:
             logger.log(ILogger.ERROR, "Requested amount of GPU memory (1 bytes) could not be allocated: out of memory")
             return None
         precision = "int8" if b"QuantizeLinear" in network.onnx else "f16"
+        model = onnx.load_from_string(network.onnx)
+        assert self.major > 8 or max(one.version for one in model.opset_import) <= 17, "newer than its parser"
         if network.typed:
             assert not config.flags - {"TF32"}
-            halves = any(
-                one.data_type == onnx.TensorProto.FLOAT16
-                for one in onnx.load_from_string(network.onnx).graph.initializer
-            )
-            precision = precision if halves else "f32"
+            types = {one.data_type for one in model.graph.initializer}
+            precision = "fp8" if onnx.TensorProto.FLOAT8E4M3FN in types else precision
+            precision = precision if onnx.TensorProto.FLOAT16 in types else "f32"
             assert (precision == "f32") == ("TF32" not in config.flags), "float32 with ten bits"
         elif "FP16" not in config.flags:
             precision = "f32"

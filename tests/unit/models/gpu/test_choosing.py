@@ -51,7 +51,11 @@ def test_every_precision_of_the_card_is_measured_and_one_of_them_serves(
 ) -> None:
     under = with_card(tmp_path, version)
     choice = build(release, under, FAST)
-    assert {(one.engine, one.precision): one.passed for one in choice.trials} == {
+    tried = {one.precision: one for one in choice.trials}
+    # Three bits of a fraction are too few for a single random layer, and 8.6 does not know the type.
+    why = "TensorRT 8.6.1 reads no eight-bit floats" if version.startswith("8") else "scores are off by 0.0119"
+    assert why in tried.pop("fp8").why_not
+    assert {(one.engine, one.precision): one.passed for one in tried.values()} == {
         ("tensorrt", "int8"): True,
         ("tensorrt", "f16"): True,
         ("tensorrt", "f32"): True,
@@ -73,8 +77,8 @@ def test_a_precision_whose_scores_are_off_is_refused_and_the_next_one_serves(rel
 
 
 def test_where_nothing_on_the_card_decides_right_it_says_why(release: Release, tmp_path: Path) -> None:
-    under = with_card(tmp_path, int8=WRONG, f16=WRONG, f32=WRONG)
-    with pytest.raises(EngineError, match=r"nothing passes the gate on this machine .*tensorrt int8: scores are off"):
+    under = with_card(tmp_path, fp8=WRONG, int8=WRONG, f16=WRONG, f32=WRONG)
+    with pytest.raises(EngineError, match=r"nothing passes the gate on this machine .*tensorrt fp8: scores are off"):
         choose(release, under)
     assert read_choice(tmp_path, this_machine(release, under)) is None
 
@@ -109,8 +113,8 @@ def test_a_card_lost_while_it_is_measured_ends_the_measurement(release: Release,
 @pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_with_a_card_both_kinds_of_engines_are_candidates_the_cards_first(release: Release, tmp_path: Path) -> None:
     found = [one.name for one in candidates(release, with_card(tmp_path, backend=None))]
-    assert found[:3] == ["tensorrt int8", "tensorrt f16", "tensorrt f32"]
-    assert found[3:] == ["openvino f32", "openvino bf16", "openvino int8"]
+    assert found[:4] == ["tensorrt fp8", "tensorrt int8", "tensorrt f16", "tensorrt f32"]
+    assert found[4:] == ["openvino f32", "openvino bf16", "openvino int8"]
 
 
 @pytest.mark.skipif(driver_obstacle() is None, reason="this machine has a card")
@@ -118,5 +122,5 @@ def test_a_card_that_is_asked_for_and_not_there_is_named(release: Release, tmp_p
     under = Conditions(backend="tensorrt", folder=tmp_path)
     with pytest.raises(EngineError, match=r"small.1 in f16: tensorrt: (no|the) NVIDIA driver"):
         open_engine(release, "f16", under)
-    with pytest.raises(EngineError, match=r"nothing passes the gate .*tensorrt int8: (no|the) NVIDIA driver"):
+    with pytest.raises(EngineError, match=r"nothing passes the gate .*tensorrt fp8: (no|the) NVIDIA driver"):
         open_engine(release, "auto", under)

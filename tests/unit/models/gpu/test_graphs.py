@@ -9,19 +9,20 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 import models
 from models.engines.gate import SANITY, Evidence, judge
+from models.engines.gpu.fp8 import LARGEST, NothingToQuantise, in_fp8
 from models.engines.gpu.graphs import cast_first, folded, in_half
 from models.engines.trial import evidence
 from models.release import INT8_FILE, MODEL_FILE, Release
 from models.releases.folder import draft
-from tests.unit.models.gpu.made_network import run_onnx
+from tests.unit.models.gpu.made_network import made_onnx, run_onnx
 
 ZOO = Path(models.__file__).parent / "zoo"
-NEWEST_OPSET = 17
-"""Of TensorRT 8.6's parser."""
+NEWEST_OPSET = {"fp8": 19}
+"""The first that knows the type; the others have 17, the newest that TensorRT 8.6's parser reads."""
 TILES = 64
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 IN_FLOAT = {"LayerNormalization", "Softmax", "Sigmoid", "QuantizeLinear", "DequantizeLinear"}
@@ -47,7 +48,8 @@ def variants(release: Release) -> dict[str, bytes]:
     """What TensorRT is given, for each precision: by flags (8.6), then by types (10, 11)."""
     plain = cast_first(folded(release.path(MODEL_FILE).read_bytes()))
     quantised = cast_first(release.path(INT8_FILE).read_bytes())
-    return {"f32": plain, "f16": in_half(plain), "int8": quantised, "int8 typed": in_half(quantised)}
+    typed = {"f16": in_half(plain), "int8 typed": in_half(quantised), "fp8": in_half(in_fp8(plain, quantised))}
+    return {"f32": plain, "int8": quantised} | typed
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def graphs(release: Release) -> dict[str, bytes]:
     return variants(release)
 
 
-NAMES = ("f32", "f16", "int8", "int8 typed")
+NAMES = ("f32", "f16", "int8", "int8 typed", "fp8")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +65,7 @@ def test_operators_are_standard_and_old_enough_and_norms_are_one_node(graphs: di
     model = onnx.load_from_string(graphs[name])
     onnx.checker.check_model(model)
     (standard,) = [one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}]
-    assert standard <= NEWEST_OPSET
+    assert standard <= NEWEST_OPSET.get(name, 17)
     assert not {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("LayerNormalization") == 5  # two in each of two blocks, and one behind them
@@ -115,6 +117,35 @@ def test_a_typed_graph_multiplies_in_half_precision_and_keeps_norms_and_scales(
     assert ("quantised Conv" in kinds) == ("quantised MatMul" in kinds) == (name == "int8 typed")
     for kind in IN_FLOAT & set(kinds):
         assert all(one == {TensorProto.FLOAT} for one in kinds[kind]), kind
+
+
+def test_all_linear_layers_and_nothing_else_are_in_eight_bit_floats(graphs: dict[str, bytes]) -> None:
+    model = onnx.load_from_string(graphs["fp8"])
+    constants = {one.name: one for one in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    scaled = [[makers[name] for name in node.input if name in makers] for node in model.graph.node]
+    layers = {
+        node.name: [one for one in above if one.op_type == "DequantizeLinear"]
+        for node, above in zip(model.graph.node, scaled, strict=True)
+        if node.op_type in PRODUCTS
+    }
+    through = {name for name, above in layers.items() if above}
+    # Queries, keys and values; what comes out of attention; both layers of the perceptron: in each of two blocks.
+    assert len(through) == 8 and all(len(layers[name]) == 2 for name in through)
+    assert {kind for name in through for kind in PRODUCTS if f"/{kind}" in name} == {"MatMul"}
+    weights = [constants[one.input[0]] for name in through for one in layers[name] if one.input[0] in constants]
+    assert len(weights) == 8 and {one.data_type for one in weights} == {TensorProto.FLOAT8E4M3FN}
+    for one in weights:  # the largest of each weight is the largest that there is: none of the eight bits is wasted
+        assert np.abs(numpy_helper.to_array(one).astype(np.float32)).max() == LARGEST
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            assert constants[node.input[1]].data_type == TensorProto.FLOAT16
+            assert constants[node.input[2]].data_type == TensorProto.FLOAT8E4M3FN
+
+
+def test_a_network_without_linear_layers_says_that_nothing_can_be_put_in_eight_bits() -> None:
+    with pytest.raises(NothingToQuantise, match="no linear layer"):
+        in_fp8(made_onnx(), made_onnx())  # nothing quantised: no ranges
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -156,3 +156,18 @@ def test_a_release_without_the_file_says_which(release: Release, tmp_path: Path)
     bare = msgspec.structs.replace(release, files={k: v for k, v in release.files.items() if "int8" not in k})
     with pytest.raises(EngineError, match=r"small.1 in int8: .*model.int8.onnx"):
         Card().open(bare, tmp_path, "int8")
+    with pytest.raises(EngineError, match=r"small.1 in fp8: .*model.int8.onnx"):  # whose ranges it needs
+        Card().open(bare, tmp_path, "fp8")
+
+
+def test_a_card_older_than_eight_bit_floats_says_so_before_anything_is_compiled(
+    release: Release, tmp_path: Path
+) -> None:
+    card = Card()
+    card.device.card = card.device.card._replace(name="older", capability=(8, 6))
+    with pytest.raises(EngineError, match=r"older has no arithmetic for eight-bit floats"):
+        card.open(release, tmp_path, "fp8")
+    assert not card.built and card.holds_nothing()
+    card.device.card = card.device.card._replace(capability=(8, 9))
+    card.open(release, tmp_path, "fp8").close()
+    assert card.built == [BUCKETS] and card.holds_nothing()

@@ -8,6 +8,7 @@ import pytest
 from models.engines.gpu.device import DeviceError, OutOfDeviceMemory
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import Addresses, GpuEngine
+from models.engines.gpu.fp8 import in_fp8
 from models.engines.gpu.numpy_device import NumpyDevice, Troubles
 from models.engines.gpu.watch import BuildStopped
 from models.engines.protocol import Tile
@@ -18,7 +19,8 @@ from tests.unit.models.gpu.made_network import made_onnx, made_release, run_onnx
 from tests.unit.models.made_releases import SIDE
 
 BUCKETS = (2, 4)
-GRAPHS = {"f32": made_onnx(), "f16": made_onnx(), "int8": made_onnx(quantised=True)}
+GRAPHS = {"f32": made_onnx(), "f16": made_onnx(), "int8": made_onnx(quantised=True), "fp8": made_onnx()}
+GRAPHS_OF_FP8 = GRAPHS["fp8"], GRAPHS["int8"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 def order(precision: TensorRtPrecision = "f16") -> Order:
-    return Order(GRAPHS[precision], precision, BUCKETS, SIDE)
+    return Order(GRAPHS[precision], precision, BUCKETS, SIDE, GRAPHS["int8"])
 
 
 def photo() -> np.ndarray:
@@ -35,8 +37,10 @@ def photo() -> np.ndarray:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("version", "precision"),
+    [(version, one) for version in VERSIONS for one in GRAPHS if not (one == "fp8" and version.startswith("8"))],
+)
 def test_a_plan_runs_as_the_graph_it_was_built_from(
     release: Release, version: str, precision: TensorRtPrecision, graphs: bool
 ) -> None:
@@ -49,11 +53,16 @@ def test_a_plan_runs_as_the_graph_it_was_built_from(
     for count in (4, 11, 1, 4):
         found = engine.infer([Tile(image, number, 2 * number) for number in range(count)])
         pixels = np.stack([photo()[n : n + SIDE, 2 * n : 2 * n + SIDE] for n in range(count)])
-        expected = run_onnx(GRAPHS[precision], pixels)
+        expected = run_onnx(in_fp8(*GRAPHS_OF_FP8) if precision == "fp8" else GRAPHS[precision], pixels)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=0.01)
         np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=0.02)
     engine.close()
     assert not device.blocks
+
+
+def test_a_library_that_reads_no_eight_bit_floats_says_which_does() -> None:
+    with pytest.raises(DeviceError, match=r"TensorRT 8.6.1 reads no eight-bit floats from ONNX, 10 is the first"):
+        TensorRt(library(VERSIONS[0], NumpyDevice())).build(order("fp8"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,0 +1,120 @@
+"""Puts a transformer's linear layers into eight-bit floats, with the ranges that the release's quantised graph knows.
+
+E4M3 has three bits of a fraction and reaches 448 (Micikevicius et al., "FP8 formats for deep learning", arXiv
+2209.05433): its steps grow with the number, so one scale does for a whole weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST = 448.0
+"""Of E4M3; what is above becomes it."""
+OPSET = 19
+"""Of ONNX, the first whose QuantizeLinear knows the type. TensorRT 10 and 11 read it, 8.6 does not."""
+CAPABILITY = (8, 9)
+"""Of the first cards that multiply it: Ada; Hopper and all later ones do."""
+
+
+class NothingToQuantise(ValueError):
+    """No linear layer of the graph has a range in the quantised one."""
+
+
+def in_fp8(graph: bytes, quantised: bytes) -> bytes:
+    """The same graph with the inputs and weights of its linear layers in E4M3; all else stays what it is.
+
+    Args:
+        graph: in float32.
+        quantised: the same network in whole numbers of eight bits: the range of a layer's input there is its range
+            here.
+
+    Raises:
+        NothingToQuantise: the network has no such layer, as a convolution has none.
+    """
+    import onnx
+    from onnx import helper, numpy_helper, version_converter
+
+    ranges = _ranges(onnx.load_from_string(quantised))
+    model = version_converter.convert_version(onnx.load_from_string(graph), OPSET)
+    weights = {one.name: one for one in model.graph.initializer}
+    rounded, nodes = _Rounded(), []
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[0] in ranges and node.input[1] in weights:
+            source, weight = node.input
+            nodes += rounded.activation(source, ranges[source])
+            nodes += rounded.weight(weight, numpy_helper.to_array(weights.pop(weight)))
+            node.input[:] = [rounded.name(source), rounded.name(weight)]
+        nodes.append(node)
+    if not rounded.constants:
+        raise NothingToQuantise("no linear layer of this network has a range to quantise its input by")
+    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:], model.opset_import[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend([*weights.values(), *rounded.constants])
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    found: bytes = model.SerializeToString()
+    return found
+
+
+def _ranges(model: Any) -> dict[str, float]:
+    """The largest magnitude that each quantised activation may have, by its tensor's name."""
+    from onnx import numpy_helper
+
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[1] in constants and constants[node.input[1]].size == 1:
+            zero = constants[node.input[2]]
+            ends = np.array([np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max]) - zero.astype(np.int64)
+            found[node.input[0]] = float(np.abs(ends).max() * constants[node.input[1]])
+    return found
+
+
+class _Rounded:
+    """Tensors that go through E4M3 and back, and the constants that this takes."""
+
+    def __init__(self) -> None:
+        self.constants: list[Any] = []
+        self._done: set[str] = set()
+
+    def name(self, tensor: str) -> str:
+        """Of the tensor once it is back."""
+        return f"{tensor}.from_fp8"
+
+    def activation(self, tensor: str, largest: float) -> list[Any]:
+        """Down and up again, the first time that it is asked for."""
+        from onnx import helper
+
+        if tensor in self._done:
+            return []
+        scale = self._scale(tensor, largest)
+        down = helper.make_node("QuantizeLinear", [tensor, *scale], [f"{tensor}.fp8"], name=f"{tensor}.down")
+        return [down, self._up(tensor, scale)]
+
+    def weight(self, tensor: str, values: NDArray[np.float32]) -> list[Any]:
+        """Up; it lies in the file as it is on the card."""
+        from onnx import TensorProto, helper
+
+        largest = float(np.abs(values).max()) or LARGEST
+        scale = self._scale(tensor, largest)
+        steps = (values * (LARGEST / largest)).ravel().tolist()
+        self.constants.append(helper.make_tensor(f"{tensor}.fp8", TensorProto.FLOAT8E4M3FN, values.shape, steps))
+        return [self._up(tensor, scale)]
+
+    def _scale(self, tensor: str, largest: float) -> tuple[str, str]:
+        """Scale and zero: of a float the second only says which type is meant."""
+        from onnx import TensorProto, helper
+
+        self._done.add(tensor)
+        names = f"{tensor}.scale", f"{tensor}.zero"
+        self.constants.append(helper.make_tensor(names[0], TensorProto.FLOAT, (), [largest / LARGEST]))
+        self.constants.append(helper.make_tensor(names[1], TensorProto.FLOAT8E4M3FN, (), [0.0]))
+        return names
+
+    def _up(self, tensor: str, scale: tuple[str, str]) -> Any:
+        from onnx import helper
+
+        words = [f"{tensor}.fp8", *scale]
+        return helper.make_node("DequantizeLinear", words, [self.name(tensor)], name=f"{tensor}.up")
