@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,19 @@ def replace_weights(model: onnx.ModelProto, rounded: Mapping[str, NDArray[np.int
             values = rounded[node.name].T if node.op_type == "MatMul" else rounded[node.name]
             shaped = np.ascontiguousarray(values).reshape(tuple(tensor.dims))
             tensor.CopyFrom(numpy_helper.from_array(shaped, tensor.name))
+
+
+def leave_others_in_float(model: onnx.ModelProto, quantised: Collection[str]) -> None:
+    """Let only the `quantised` layers read whole numbers; a residual sum beside one reads what was there before."""
+    makers = _makers(model)
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} or node.name in quantised:
+            continue
+        for place, name in enumerate(node.input):
+            up = makers.get(name)
+            down = makers.get(up.input[0]) if up is not None and up.op_type == "DequantizeLinear" else None
+            if down is not None:
+                node.input[place] = down.input[0]
 
 
 def hold_in_bf16(model: onnx.ModelProto, means: Mapping[str, NDArray[np.float32]]) -> None:

@@ -23,6 +23,7 @@ from models.quantizing.graph import (
     hold_in_bf16,
     keep_standard,
     layers_of,
+    leave_others_in_float,
     replace_weights,
     scales_of,
     shift_logits,
@@ -80,6 +81,7 @@ def quantize(model: Path, tiles: NDArray[np.uint8], out: Path) -> Quantized:
         onnx.save(graph, folder / "folded.onnx")
         _run_quantiser(folder, tiles, graph.graph.input[0].name, chosen)
         made = onnx.load(folder / "quantised.onnx")
+    leave_others_in_float(made, {layer.name for layer in chosen})
     replace_weights(
         made,
         {
