@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -113,7 +113,7 @@ class EngineSection(Section, frozen=True, kw_only=True):
     backend: str = "auto"
     """`tensorrt`, `torch` (graphics cards) or `openvino` (CPUs) alone; `auto` is the fastest of them here."""
     precision: str = "auto"
-    """`auto` takes the fastest of f32, f16, bf16 and int8 that passes the gate here (spanwatch engine build)."""
+    """`auto` takes the fastest of f32, f16, bf16, int8 and fp8 that passes the gate here (spanwatch engine build)."""
     threads: int = 0
     """Cores for inference on a CPU; 0: all."""
     cache: str | None = None
@@ -144,6 +144,9 @@ class FindingsSection(Section, frozen=True, kw_only=True):
     """From result to alert."""
 
     group: str = "findings"
+    least_tiles: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """A defect that fewer tiles of a photo show is in its result and opens no alert; `spanwatch evaluate` says what
+    that would spare and cost. All tiles of a smaller photo are always enough."""
 
 
 class UploadSection(Section, frozen=True, kw_only=True):

@@ -147,8 +147,23 @@ def _wholes(overall: Mapping[str, Overall]) -> str:
         "A tile or group is clean where every known label is 0; it alarms when any trained class is called: at the "
         "report thresholds, then at the review thresholds. F2 is weighted by the importance of the classes. The last "
         "column is the share of the tiles labelled for every trained class that are called rightly for all of them."
-        "\n\n" + _table(head, rows)
+        "\n\n" + _table(head, rows) + _extents(overall)
     )
+
+
+def _extents(overall: Mapping[str, Overall]) -> str:
+    """By how many tiles are called; nothing of releases made before that was counted."""
+    counted = {name: one.extents for name, one in overall.items() if one.extents}
+    if not counted:
+        return ""
+    rows = [
+        (f"{name}: {words}", *(_of(getattr(one, field)) for one in found))
+        for name, found in counted.items()
+        for field, words in (("clean", "clean groups"), ("showing", "groups with a defect"))
+    ]
+    least = next(iter(counted.values()))
+    head = ("groups that alarm, review", *(f"{one.least_tiles} or more tiles" for one in least))
+    return "\n\nBy how many tiles of one class are called in a group:\n\n" + _table(head, rows)
 
 
 def _photos(photos: Sequence[PhotoMetrics]) -> str:

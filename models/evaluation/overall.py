@@ -13,6 +13,9 @@ from models.evaluation.calibration import Bin, reliability
 from models.evaluation.evaluate import ClassMetrics, Rule, class_metrics
 from models.evaluation.measures import ROUNDS, Flags, Scored
 
+EXTENTS = (1, 2, 3, 5, 10)
+"""Tiles."""
+
 
 class Macro(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Means over the classes for which a figure is defined; None if it is for none.
@@ -65,6 +68,18 @@ class CleanAlarms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     by_class: dict[str, float]
 
 
+class Extent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What asking for so many called tiles of one class in a group would leave, at the review thresholds.
+
+    `clean` is the share of the clean groups of which any trained class would still be called, `showing` the share of
+    the groups that show a trained class of which one that is there would.
+    """
+
+    least_tiles: int
+    clean: Share
+    showing: Share
+
+
 class Overall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is said of a set of tiles as a whole."""
 
@@ -73,6 +88,7 @@ class Overall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     macro: Macro
     exact_match: ExactMatch
     clean: CleanAlarms
+    extents: tuple[Extent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ def evaluate(
         macro=macro(classes, rules),
         exact_match=exact_match(probabilities, labels, rules),
         clean=clean_alarms(probabilities, labels, groups, rules),
+        extents=extents(probabilities, labels, groups, rules),
     )
     return Evaluation(overall, classes, diagrams)
 
@@ -141,11 +158,9 @@ def exact_match(probabilities: Scored, labels: Scored, rules: Sequence[Rule]) ->
 
 def clean_alarms(probabilities: Scored, labels: Scored, groups: Sequence[str], rules: Sequence[Rule]) -> CleanAlarms:
     """False alarms where nothing is, by tile and by group; a tile without any label is not clean, and not looked at."""
-    known: Flags = ~np.isnan(labels)
-    stained: Flags = (labels == 1).any(axis=1)
-    clean: Flags = known.any(axis=1) & ~stained
+    clean = _clean(labels)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    clean_groups = _any_in(clean, member, len(names)) & ~_any_in(stained, member, len(names))
+    clean_groups = _clean_groups(labels, member, len(names))
     review = _called(probabilities, rules, "low")
     reported: Flags = np.any(_called(probabilities, rules, "high"), axis=1)
     reviewed: Flags = np.any(review, axis=1)
@@ -157,6 +172,36 @@ def clean_alarms(probabilities: Scored, labels: Scored, groups: Sequence[str], r
         review_groups=_share(_any_in(reviewed, member, len(names))[clean_groups]),
         by_class={name: float(review[clean, column].mean()) for column, name in trained if clean.any()},
     )
+
+
+def extents(probabilities: Scored, labels: Scored, groups: Sequence[str], rules: Sequence[Rule]) -> tuple[Extent, ...]:
+    """By how many tiles of a group are called of one class: the price of asking for more than one, and its gain."""
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    called = _called(probabilities, rules, "low")
+    count = np.stack([np.bincount(member, column, minlength=len(names)) for column in called.T], axis=1)
+    trained = np.array([rule.high is not None for rule in rules], np.bool_)
+    there = np.stack([_any_in(column, member, len(names)) for column in (labels == 1).T], axis=1) & trained
+    clean, showing = _clean_groups(labels, member, len(names)), there.any(axis=1)
+    return tuple(
+        Extent(
+            least_tiles=least,
+            clean=_share(np.any(count[clean] >= least, axis=1)),
+            showing=_share(np.any((count >= least)[showing] & there[showing], axis=1)),
+        )
+        for least in EXTENTS
+    )
+
+
+def _clean(labels: Scored) -> Flags:
+    """bool[n]: something is known of the tile, and nothing is there."""
+    clean: Flags = ~np.isnan(labels).all(axis=1) & ~(labels == 1).any(axis=1)
+    return clean
+
+
+def _clean_groups(labels: Scored, member: NDArray[np.intp], groups: int) -> Flags:
+    """bool[groups]: a tile of it is clean, and none shows anything."""
+    stained: Flags = (labels == 1).any(axis=1)
+    return _any_in(_clean(labels), member, groups) & ~_any_in(stained, member, groups)
 
 
 def _any_in(flags: Flags, member: NDArray[np.intp], groups: int) -> Flags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.table import Table
 from models.dataset import Manifest, ManifestError, read_manifest
 from models.engines.protocol import EngineError, Scores
 from models.evaluation.evaluate import ClassMetrics
+from models.evaluation.overall import Extent
 from models.evaluation.overall import evaluate as evaluate_scores
 from models.evaluation.report import Report, figure, figures, percent, why_silent, write_page
 from models.evaluation.scoring import check_pictures, rules_of, score_manifest
@@ -153,7 +154,20 @@ def _print_tables(report: Report) -> None:
         f"{figure(overall.macro.weighted_f2)}\n"
         f"{percent(clean.report_tiles.share)} of {clean.report_tiles.of} clean tiles alarm, "
         f"{percent(clean.review_tiles.share)} at the review thresholds\n"
+        f"{_extents(overall.extents)}\n"
         f"{percent(exact.all_known.share)} of {exact.all_known.of} tiles labelled for every class are wholly right"
+    )
+
+
+def _extents(extents: Sequence[Extent]) -> str:
+    """How many groups are left if more than one called tile is asked for."""
+    least = ", ".join(str(one.least_tiles) for one in extents)
+    clean = ", ".join(percent(one.clean.share) for one in extents)
+    showing = ", ".join(percent(one.showing.share) for one in extents)
+    groups, faulty = extents[0].clean.of, extents[0].showing.of
+    return (
+        f"with at least {least} tiles of a class at the review threshold: {clean} of {groups} clean groups alarm, "
+        f"{showing} of {faulty} groups with a defect (findings.least_tiles)"
     )
 
 

@@ -65,6 +65,8 @@ class Duty:
     severities: Mapping[str, Severity]
     """Of every defect a result may name."""
     metrics: Metrics
+    least_tiles: int = 1
+    """See `Alerts`."""
     source: str = "site/findings"
     """Names this process in `ce_source`."""
     skip: frozenset[RecordPosition] = frozenset()
@@ -149,7 +151,7 @@ class Partitions:
                     self._metrics.lag_seconds.labels(topic=topic, partition=number).set(0)
 
     async def _read_alerts(self, number: int) -> Alerts:
-        alerts = Alerts()
+        alerts = Alerts(self._duty.least_tiles)
         async for record in self._transport.read(ALERTS, partition=number):
             if not self._skipped(record):
                 alerts.load(_read(record, Alert))

@@ -50,6 +50,7 @@ async def run_findings(
         group=config.findings.group,
         severities=known,
         metrics=Metrics(CollectorRegistry()),
+        least_tiles=config.findings.least_tiles,
         source=f"{config.site}/findings",
         skip=skip,
         step=step,

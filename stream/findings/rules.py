@@ -41,7 +41,13 @@ class UnknownAlert(LookupError):
 class Alerts:
     """All alerts of a set of assets."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_tiles: int = 1) -> None:
+        """
+        Args:
+            least_tiles: what shows less of a defect than this in a frame opens no alert and adds to none; all tiles
+                of a frame that has fewer always do. A single called tile in a photo of hundreds is most often none.
+        """
+        self._least_tiles = least_tiles
         self._alerts: dict[str, Alert] = {}
         self._at_place: dict[tuple[str, str, str], str] = {}
         """(asset, defect, place) -> alert_id."""
@@ -61,7 +67,7 @@ class Alerts:
     def apply_result(self, result: Result, severities: Mapping[str, Severity]) -> list[Alert]:
         """Return the alerts that this result opens or adds evidence to, ordered by defect; `[]` for a repeat.
 
-        Its regions have passed the release's thresholds already, so each of them is a finding.
+        Its regions have passed the release's thresholds already, so each of them is a finding, if it is large enough.
 
         Raises:
             Broken: a region's defect is not in `severities`; nothing was changed.
@@ -76,7 +82,10 @@ class Alerts:
                 " taxonomy of this process has no severity: start it with that release, or with its taxonomy"
             )
         changed = []
+        needed = min(self._least_tiles, result.grid.rows * result.grid.cols)
         for defect in sorted(found):
+            if sum(region.tiles for region in found[defect]) < needed:
+                continue
             alert = self._observe(result, _evidence(result, found[defect]), severities[defect])
             if alert is not None:
                 self.load(alert)

@@ -30,6 +30,7 @@ def written(folder: Path, text: str) -> Path:
         ("[worker]\nzzz = 3", "unknown key worker.zzz; known here: batch_tiles"),
         ("worker = 3", "worker is a section: write \\[worker\\]"),
         ("[worker]\nbatch_tiles = '3'", "Expected `int`, got `str` - at `worker.batch_tiles`"),
+        ("[findings]\nleast_tiles = 0", "Expected `int` >= 1 - at `findings.least_tiles`"),
         ("[worker", "is not TOML"),
     ],
 )

@@ -27,11 +27,11 @@ SEVERITIES: Mapping[str, Severity] = {"algae": "low", "crack": "medium", "spalli
 GRID = Grid(tile_px=256, overlap_px=0, rows=3, cols=4, width=1024, height=768)
 
 
-def region(defect: str = "crack", score: float = 0.9, cell: tuple[int, int] = (0, 0)) -> Region:
-    """One tile's region."""
+def region(defect: str = "crack", score: float = 0.9, cell: tuple[int, int] = (0, 0), tiles: int = 1) -> Region:
+    """One tile's region, or one that says it is of more."""
     y, x = cell[0] * 256, cell[1] * 256
     box = ((x, y), (x + 255, y), (x + 255, y + 255), (x, y + 255))
-    return Region(defect=defect, score=score, cell=cell, polygon=box, tiles=1)
+    return Region(defect=defect, score=score, cell=cell, polygon=box, tiles=tiles)
 
 
 def result(number: int = 0, regions: Sequence[Region] = (), *, grid: Grid = GRID, **frame: Any) -> Result:

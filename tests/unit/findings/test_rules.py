@@ -48,6 +48,31 @@ def test_a_clean_result_opens_nothing() -> None:
     assert len(alerts) == 0
 
 
+@pytest.mark.parametrize(
+    ("least", "sizes", "opens"),
+    [
+        (1, [1], True),
+        (3, [2], False),
+        (3, [2, 1], True),
+        (3, [3], True),
+        (100, [11], False),
+        (100, [12], True),
+    ],
+    ids=["one tile", "too small", "two that are enough together", "enough", "not the whole photo", "the whole photo"],
+)
+def test_what_shows_in_too_few_tiles_opens_no_alert(least: int, sizes: list[int], opens: bool) -> None:
+    assert GRID.rows * GRID.cols == 12
+    shot = result(1, [region(tiles=size, cell=(0, column)) for column, size in enumerate(sizes)])
+    alerts = Alerts(least)
+    assert [alert.defect for alert in alerts.apply_result(shot, SEVERITIES)] == ["crack"] * opens
+    assert len(alerts) == opens
+
+
+def test_each_defect_is_counted_by_itself() -> None:
+    shot = result(1, [region(tiles=2), region("spalling", tiles=3)])
+    assert [alert.defect for alert in Alerts(3).apply_result(shot, SEVERITIES)] == ["spalling"]
+
+
 def test_a_defect_without_a_severity_stops_the_process_and_changes_nothing() -> None:
     alerts = Alerts()
     with pytest.raises(Broken, match="graffiti"):

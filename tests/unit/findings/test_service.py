@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream.config import LocalSection
+from stream.config import Config, FindingsSection, LocalSection, MetricsSection
 from stream.errors import Broken
+from stream.findings.role import run_findings
 from stream.messages import Alert, RecordPosition, Result, decode
 from stream.metrics import Metrics
 from stream.testing import Fault, Faulty
 from stream.transport.local import LocalTransport
 from stream.transport.protocol import Transport
-from tests.unit.findings.driving import PATIENCE_S, compacted, lag, member, message, send, work
-from tests.unit.findings.made import decision, first_alert, region, result
+from tests.unit.findings.driving import GROUP, PATIENCE_S, compacted, lag, member, message, send, stop_after, work
+from tests.unit.findings.made import SEVERITIES, decision, first_alert, region, result
 
 
 def on_a_log(folder: Path, test: Callable[[Transport], Awaitable[None]]) -> None:
@@ -48,6 +49,22 @@ def test_a_finding_becomes_an_alert_in_the_partition_of_its_result(tmp_path: Pat
             assert record.partition == placed[evidence.result_id]
         assert counted(metrics, "spanwatch_alerts_total", defect="crack", severity="medium") == 1
         assert counted(metrics, "spanwatch_alerts_total", defect="spalling", severity="high") == 1
+
+    on_a_log(tmp_path, test)
+
+
+def test_the_settings_say_how_much_of_a_photo_has_to_show_a_defect(tmp_path: Path) -> None:
+    quiet = MetricsSection(findings_port=-1)
+    config = Config(findings=FindingsSection(group=GROUP, least_tiles=3), metrics=quiet)
+
+    async def test(log: Transport) -> None:
+        small, large = (result(number, [region(tiles=number)]) for number in (2, 3))
+        await send(log, [small, large])
+        stop = asyncio.Event()
+        async with asyncio.timeout(PATIENCE_S):
+            await run_findings(log, config, stop, severities=SEVERITIES, step=stop_after(stop, 2))
+        (value,) = (await compacted(log)).values()
+        assert [one.result_id for one in decode(value, Alert).evidence] == [large.result_id]
 
     on_a_log(tmp_path, test)
 

@@ -90,7 +90,12 @@ def test_the_share_of_clean_tiles_that_alarm_is_in_the_card_where_it_was_measure
     facts, overall = measured()
     assert "clean tiles that alarm" not in card(facts)
     share = overall["all"].clean.review_tiles
-    assert f"{share.share:.3f} of {share.of}" in card(replace(facts, overall=overall))
+    text = card(replace(facts, overall=overall))
+    assert f"{share.share:.3f} of {share.of}" in text
+    found = [one.showing for one in overall["all"].extents]
+    assert f"| all: groups with a defect | {' | '.join(f'{one.share:.3f} of {one.of}' for one in found)} |" in text
+    older = {"all": replace(overall["all"], extents=())}
+    assert "groups with a defect" not in card(replace(facts, overall=older))
 
 
 def test_every_line_of_a_table_has_as_many_cells_as_its_head() -> None:
@@ -98,6 +103,6 @@ def test_every_line_of_a_table_has_as_many_cells_as_its_head() -> None:
     tables = [
         block.splitlines() for block in card(replace(facts, overall=overall)).split("\n\n") if block.startswith("|")
     ]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for lines in tables:
         assert len({line.count("|") for line in lines}) == 1

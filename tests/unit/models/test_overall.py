@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from models.evaluation.evaluate import Rule
-from models.evaluation.overall import Share, clean_alarms, evaluate, exact_match
+from models.evaluation.overall import EXTENTS, Extent, Share, clean_alarms, evaluate, exact_match, extents
 
 RULES = (Rule("crack", 0.6, 0.3, 1.0), Rule("spalling", 0.5, 0.2, 2.0), Rule("algae", None, None, 0.5))
 NAN = float("nan")
@@ -51,6 +51,42 @@ def test_known_labels_alone_are_easier_to_get_right_than_all_of_them() -> None:
     found = exact_match(probabilities, labels, RULES)
     assert found.all_known == Share(1, 0.0)  # the first tile, of which spalling is called wrongly
     assert found.known_only == Share(2, 0.5)  # the third has no label of a trained class
+
+
+def test_the_groups_that_are_left_when_more_tiles_are_asked_for_are_counted_by_hand() -> None:
+    rows = [  # group, crack, spalling, their labels
+        ("clean, three calls", 0.3, 0.0, 0, NAN),
+        ("clean, three calls", 0.4, 0.1, 0, NAN),
+        ("clean, three calls", 0.9, 0.1, 0, NAN),
+        ("clean, two of one and one of the other", 0.9, 0.0, 0, 0),
+        ("clean, two of one and one of the other", 0.9, 0.9, 0, 0),
+        ("clean, quiet", 0.2, 0.1, 0, NAN),
+        ("cracked, found once", 0.9, 0.0, 1, 0),
+        ("cracked, found once", 0.1, 0.0, 1, 0),
+        ("cracked, called spalled", 0.1, 0.9, 1, 0),
+        ("nobody knows", 0.9, 0.9, NAN, NAN),
+    ]
+    probabilities = table([[crack, spalling, 1.0] for _, crack, spalling, _, _ in rows])
+    labels = table([[crack, spalling, NAN] for *_, crack, spalling in rows])
+    found = extents(probabilities, labels, [group for group, *_ in rows], RULES)
+    assert [one.least_tiles for one in found] == list(EXTENTS)
+    assert found[:3] == (
+        Extent(least_tiles=1, clean=Share(3, 2 / 3), showing=Share(2, 1 / 2)),
+        Extent(least_tiles=2, clean=Share(3, 2 / 3), showing=Share(2, 0.0)),
+        Extent(least_tiles=3, clean=Share(3, 1 / 3), showing=Share(2, 0.0)),
+    )
+    assert found[3].clean == Share(3, 0.0)
+
+
+@settings(deadline=None)
+@given(tiles)
+def test_one_tile_is_what_the_alarms_of_clean_groups_count(
+    drawn: tuple[NDArray[np.float32], NDArray[np.float32], list[str]],
+) -> None:
+    first, *others = extents(*drawn, RULES)
+    assert first.clean == clean_alarms(*drawn, RULES).review_groups
+    shares = [(one.clean.share or 0.0, one.showing.share or 0.0) for one in (first, *others)]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_the_alarms_of_clean_tiles_and_groups_are_counted_by_hand() -> None:
