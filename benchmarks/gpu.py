@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from benchmarks.card import SWAPS, GpuResult, ahead, frames_per_second, jpeg, ra
 from benchmarks.shares import PRODUCT, ceilings, flops_of
 from models.engines.bench import environment
 from models.engines.gate import judge
-from models.engines.gpu.device import Device
+from models.engines.gpu.device import Device, NotHere
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import Network, OwningEngine
 from models.engines.gpu.opening import BUCKETS, TensorRtEngine, open_tensorrt, this_card, this_device
@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = ("tests/contract/test_device.py", "tests/unit/models/gpu")
 PLAIN = {"ViT-S/16": {"width": 384, "heads": 6}, "ViT-Ti/16": {"width": 192, "heads": 3}}
 PIXELS_MAY_DIFFER = 2.0
-"""Of 255, on average, between a decoder on the card and the CPU's: they round colours and enlarge chroma differently."""
+"""Of 255, on average, between the decoder on the card and the CPU's: they round and enlarge colours differently."""
 SIZES = {"12 MP": (4000, 3000), "20 MP": (5472, 3648), "48 MP": (8000, 6000)}
 
 
@@ -197,12 +197,14 @@ def sections(release: Release, folder: Path, around: Around) -> Iterator[tuple[s
     yield "decoders", partial(decoders, around.seconds, around.threads)
 
 
-def results(release: Release, folder: Path, around: Around, only: str) -> Section:
+def results(sections: Iterable[tuple[str, Callable[[], Section]]], only: str = "") -> Section:
     """The results of every section whose name holds these words."""
-    for name, section in sections(release, folder, around):
+    for name, section in sections:
         if only in name:
             try:
                 yield from section()
+            except NotHere as error:
+                yield GpuResult(what="left out", on=name, note=str(error)[:300])
             except Exception as error:  # what is measured on a card already is worth more than a clean end
                 yield GpuResult(what="failed", on=name, note=f"{type(error).__name__}: {error}"[:300])
 
@@ -228,7 +230,8 @@ def main() -> None:
     content = {"scenario": "gpu", "environment": described, "plan": {"release": release.id, "seconds": asked.seconds}}
     found: list[GpuResult] = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in results(release, Path(folder), Around(asked.seconds, described["cores"]), asked.only):
+        around = Around(asked.seconds, described["cores"])
+        for one in results(sections(release, Path(folder), around), asked.only):
             print(*(str(part) for part in msgspec.structs.astuple(one) if part not in {"", None}), flush=True)
             found.append(one)
             # After each one: a run that is cut off keeps what it has measured.

@@ -15,7 +15,7 @@ from models.engines.processor import cores, cpu_flags, cpu_model
 from models.release import Release
 from models.releases.disk import replace_file
 
-FORMAT = 2
+FORMAT = 3
 """Of the file and of what is measured: raised when an older measurement means nothing any more."""
 KEPT = 32
 FILE = "engines.json"

@@ -11,9 +11,9 @@ import importlib
 import logging
 from typing import Any, Literal, NamedTuple
 
-from models.engines.gpu.device import Device, DeviceError, OutOfDeviceMemory
+from models.engines.gpu.device import Device, DeviceError, NotHere, OutOfDeviceMemory
 from models.engines.gpu.driver import driver_obstacle
-from models.engines.gpu.fp8 import in_fp8
+from models.engines.gpu.fp8 import NothingToQuantise, in_fp8
 from models.engines.gpu.graphs import cast_first, folded, in_half
 from models.engines.gpu.planned import INPUT, OUTPUTS, TensorRtNetwork
 from models.engines.gpu.watch import Heed, Watch, monitor
@@ -108,9 +108,9 @@ class TensorRt:
         return Built(bytes(plan), bytes(cache.serialize()))
 
     def fitted(self, order: Order) -> bytes:
-        """The graph as this library is given it; raises DeviceError if it is none."""
+        """The graph as this library is given it; raises DeviceError if it is none, NotHere if it is none for this."""
         if order.precision == "fp8" and not self.typed:
-            raise DeviceError(f"TensorRT {self.version} reads no eight-bit floats from ONNX, 10 is the first that does")
+            raise NotHere(f"TensorRT {self.version} reads no eight-bit floats from ONNX, 10 is the first that does")
         try:
             # A quantised release is folded already, and must not be again: its weights would come back as floats.
             graph = cast_first(order.graph if order.precision == "int8" else folded(order.graph))
@@ -120,6 +120,8 @@ class TensorRt:
             raise DeviceError(
                 f"a plan is made with onnx and onnxruntime: install spanwatch[tensorrt] ({error})"
             ) from error
+        except NothingToQuantise as error:
+            raise NotHere(f"no graph for {order.precision}: {error}") from error
         except Exception as error:  # both libraries raise classes of their own that are derived from nothing else
             raise DeviceError(f"no ONNX graph for {order.precision}: {error}") from error
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from benchmarks.card import frames_per_second, grid, jpeg, swap_gaps, tiles_per_second
+from benchmarks.gpu import Section, results
+from models.engines.gpu.device import DeviceError, NotHere
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import GpuEngine
 from models.engines.gpu.numpy_device import NumpyDevice
@@ -51,6 +54,22 @@ def test_swaps_are_timed_and_keep_nothing(release: Release) -> None:
     pause, kept = swap_gaps(lambda: engine(release, device), device.free_memory, swaps=3)
     assert pause.value is not None and pause.value > 0.0 and pause.share is not None
     assert kept.value == 0.0 and not device.blocks
+
+
+def test_what_a_card_has_never_been_able_to_do_is_left_out_and_is_no_failure() -> None:
+    sections = [
+        ("tensorrt fp8", partial(raising, NotHere("A100 has no arithmetic for eight-bit floats"))),
+        ("tensorrt f16", partial(raising, DeviceError("a plan does not load"))),
+    ]
+    assert [(one.what, one.on, one.note) for one in results(sections)] == [
+        ("left out", "tensorrt fp8", "A100 has no arithmetic for eight-bit floats"),
+        ("failed", "tensorrt f16", "DeviceError: a plan does not load"),
+    ]
+
+
+def raising(error: Exception) -> Section:
+    raise error
+    yield
 
 
 @pytest.mark.skipif(driver_obstacle() is None, reason="this machine has a card")

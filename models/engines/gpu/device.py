@@ -22,6 +22,10 @@ class DeviceError(EngineError):
     """The card refused a call; the message names the call and what the driver said."""
 
 
+class NotHere(DeviceError):
+    """What this card or this library has never been able to do; another precision may do."""
+
+
 class OutOfDeviceMemory(DeviceError):
     """The card has no room for what was asked; what it holds is untouched."""
 

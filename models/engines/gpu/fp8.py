@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 LARGEST = 448.0
 """Of E4M3; what is above becomes it."""
-OPSET = 19
+OPSET, FILE_VERSION = 19, 9
 """Of ONNX, the first whose QuantizeLinear knows the type. TensorRT 10 and 11 read it, 8.6 does not."""
 CAPABILITY = (8, 9)
 """Of the first cards that multiply it: Ada; Hopper and all later ones do."""
@@ -24,7 +24,7 @@ class NothingToQuantise(ValueError):
 
 
 def in_fp8(graph: bytes, quantised: bytes) -> bytes:
-    """The same graph with the inputs and weights of its linear layers in E4M3; all else stays what it is.
+    """The same graph with the inputs and weights of its blocks' linear layers in E4M3; all else stays what it is.
 
     Args:
         graph: in float32.
@@ -45,15 +45,18 @@ def in_fp8(graph: bytes, quantised: bytes) -> bytes:
         if node.op_type == "MatMul" and node.input[0] in ranges and node.input[1] in weights:
             source, weight = node.input
             nodes += rounded.activation(source, ranges[source])
-            nodes += rounded.weight(weight, numpy_helper.to_array(weights.pop(weight)))
+            nodes += rounded.weight(weight, numpy_helper.to_array(weights[weight]))
             node.input[:] = [rounded.name(source), rounded.name(weight)]
         nodes.append(node)
     if not rounded.constants:
         raise NothingToQuantise("no linear layer of this network has a range to quantise its input by")
+    read = {name for node in nodes for name in node.input}
     del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:], model.opset_import[:]
     model.graph.node.extend(nodes)
-    model.graph.initializer.extend([*weights.values(), *rounded.constants])
+    model.graph.initializer.extend([one for name, one in weights.items() if name in read])
+    model.graph.initializer.extend(rounded.constants)
     model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.ir_version = max(model.ir_version, FILE_VERSION)
     found: bytes = model.SerializeToString()
     return found
 
@@ -84,7 +87,7 @@ class _Rounded:
         return f"{tensor}.from_fp8"
 
     def activation(self, tensor: str, largest: float) -> list[Any]:
-        """Down and up again, the first time that it is asked for."""
+        """Down and up again; nothing where that is there already."""
         from onnx import helper
 
         if tensor in self._done:
@@ -94,13 +97,12 @@ class _Rounded:
         return [down, self._up(tensor, scale)]
 
     def weight(self, tensor: str, values: NDArray[np.float32]) -> list[Any]:
-        """Up; it lies in the file as it is on the card."""
-        from onnx import TensorProto, helper
-
+        """Up; nothing where that is there already. It lies in the file as it is on the card."""
+        if tensor in self._done:
+            return []
         largest = float(np.abs(values).max()) or LARGEST
         scale = self._scale(tensor, largest)
-        steps = (values * (LARGEST / largest)).ravel().tolist()
-        self.constants.append(helper.make_tensor(f"{tensor}.fp8", TensorProto.FLOAT8E4M3FN, values.shape, steps))
+        self.constants.append(_eight_bits(f"{tensor}.fp8", values * np.float32(LARGEST / largest)))
         return [self._up(tensor, scale)]
 
     def _scale(self, tensor: str, largest: float) -> tuple[str, str]:
@@ -110,7 +112,7 @@ class _Rounded:
         self._done.add(tensor)
         names = f"{tensor}.scale", f"{tensor}.zero"
         self.constants.append(helper.make_tensor(names[0], TensorProto.FLOAT, (), [largest / LARGEST]))
-        self.constants.append(helper.make_tensor(names[1], TensorProto.FLOAT8E4M3FN, (), [0.0]))
+        self.constants.append(_eight_bits(names[1], np.zeros((), np.float32)))
         return names
 
     def _up(self, tensor: str, scale: tuple[str, str]) -> Any:
@@ -118,3 +120,12 @@ class _Rounded:
 
         words = [f"{tensor}.fp8", *scale]
         return helper.make_node("DequantizeLinear", words, [self.name(tensor)], name=f"{tensor}.up")
+
+
+def _eight_bits(name: str, values: NDArray[np.float32]) -> Any:
+    """A tensor in E4M3, as raw bytes: of any other form TensorRT's parser reads the first quarter as if it were all."""
+    from ml_dtypes import float8_e4m3fn
+    from onnx import TensorProto, helper
+
+    content = values.astype(float8_e4m3fn).tobytes()
+    return helper.make_tensor(name, TensorProto.FLOAT8E4M3FN, values.shape, content, raw=True)

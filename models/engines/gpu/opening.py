@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from models.engines.gpu.device import Device, DeviceError, DeviceLost, OutOfDeviceMemory
+from models.engines.gpu.device import Device, DeviceError, DeviceLost, NotHere, OutOfDeviceMemory
 from models.engines.gpu.engine import OwningEngine
 from models.engines.gpu.fp8 import CAPABILITY
 from models.engines.gpu.planned import TensorRtNetwork
@@ -110,7 +110,7 @@ class _Workshop(NamedTuple):
     def _network(self, order: Order, device: Device) -> TensorRtNetwork:
         library, name = f"tensorrt {self.card.library.version}", device.card.name
         if order.precision == "fp8" and device.card.capability < CAPABILITY:
-            raise DeviceError(f"{name} has no arithmetic for eight-bit floats, which came with capability 8.9")
+            raise NotHere(f"{name} has no arithmetic for eight-bit floats, which came with capability 8.9")
         key = PlanKey.of(device.card, library, order.graph + order.ranges, order.precision, order.buckets)
         return self._kept(key, order, device) or self._compiled(key, order, device)
 

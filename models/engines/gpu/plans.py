@@ -31,7 +31,7 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     capability: tuple[int, int]
     driver: str
     graph: str
-    """SHA-256 of the ONNX file."""
+    """SHA-256 of the ONNX file, and of the one behind it that ranges are taken from, if any."""
     precision: str
     buckets: tuple[int, ...]
     format: int = FORMAT

@@ -342,6 +342,8 @@ class _Library:
             return None
         precision = "int8" if b"QuantizeLinear" in network.onnx else "f16"
         model = onnx.load_from_string(network.onnx)
+        eights = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT8E4M3FN]
+        assert all(one.raw_data for one in eights), "its parser misreads any other form"
         assert self.major > 8 or max(one.version for one in model.opset_import) <= 17, "newer than its parser"
         if network.typed:
             assert not config.flags - {"TF32"}

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.engines.gpu.device import DeviceLost, OutOfDeviceMemory
+from models.engines.gpu.device import DeviceLost, NotHere, OutOfDeviceMemory
 from models.engines.gpu.numpy_device import NumpyDevice, Troubles
 from models.engines.gpu.numpy_seat import NumpySeat
 from models.engines.gpu.opening import OnCard, TensorRtEngine, open_tensorrt
@@ -165,7 +165,7 @@ def test_a_card_older_than_eight_bit_floats_says_so_before_anything_is_compiled(
 ) -> None:
     card = Card()
     card.device.card = card.device.card._replace(name="older", capability=(8, 6))
-    with pytest.raises(EngineError, match=r"older has no arithmetic for eight-bit floats"):
+    with pytest.raises(NotHere, match=r"older has no arithmetic for eight-bit floats"):
         card.open(release, tmp_path, "fp8")
     assert not card.built and card.holds_nothing()
     card.device.card = card.device.card._replace(capability=(8, 9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.engines.gpu.device import DeviceError, OutOfDeviceMemory
+from models.engines.gpu.device import DeviceError, NotHere, OutOfDeviceMemory
 from models.engines.gpu.driver import driver_obstacle
 from models.engines.gpu.engine import Addresses, GpuEngine
 from models.engines.gpu.fp8 import in_fp8
@@ -61,8 +61,14 @@ def test_a_plan_runs_as_the_graph_it_was_built_from(
 
 
 def test_a_library_that_reads_no_eight_bit_floats_says_which_does() -> None:
-    with pytest.raises(DeviceError, match=r"TensorRT 8.6.1 reads no eight-bit floats from ONNX, 10 is the first"):
+    with pytest.raises(NotHere, match=r"TensorRT 8.6.1 reads no eight-bit floats from ONNX, 10 is the first"):
         TensorRt(library(VERSIONS[0], NumpyDevice())).build(order("fp8"))
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_a_network_without_linear_layers_is_none_for_eight_bit_floats(version: str) -> None:
+    with pytest.raises(NotHere, match=r"no graph for fp8: no linear layer"):
+        TensorRt(library(version, NumpyDevice())).build(order("fp8")._replace(ranges=made_onnx()))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
