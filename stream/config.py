@@ -146,7 +146,7 @@ class FindingsSection(Section, frozen=True, kw_only=True):
     group: str = "findings"
     least_tiles: Annotated[int, msgspec.Meta(ge=1)] = 1
     """A defect that fewer tiles of a photo show is in its result and opens no alert; `spanwatch evaluate` says what
-    that would spare and cost. All tiles of a smaller photo are always enough."""
+    that would spare and cost. All tiles of a smaller photo are always enough. The same for all members of the group."""
 
 
 class UploadSection(Section, frozen=True, kw_only=True):

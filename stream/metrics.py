@@ -54,6 +54,9 @@ class Metrics:
         )
         self.dead_frames = Counter("spanwatch_dead_frames", "Dead frames by reason.", ["reason"], registry=registry)
         self.alerts = Counter("spanwatch_alerts", "Changes of alerts.", ["defect", "severity"], registry=registry)
+        self.small_findings = Counter(
+            "spanwatch_small_findings", "Defects of photos that too few tiles showed.", ["defect"], registry=registry
+        )
         self.decisions = Counter(
             "spanwatch_decisions", "Decisions by what came of them.", ["outcome"], registry=registry
         )

@@ -162,8 +162,9 @@ def _extents(overall: Mapping[str, Overall]) -> str:
         for field, words in (("clean", "clean groups"), ("showing", "groups with a defect"))
     ]
     least = next(iter(counted.values()))
-    head = ("groups that alarm, review", *(f"{one.least_tiles} or more tiles" for one in least))
-    return "\n\nBy how many tiles of one class are called in a group:\n\n" + _table(head, rows)
+    head = ("groups that raise an alert", *(f"{one.least_tiles} or more tiles" for one in least))
+    words = "By how many tiles have to show one class, one of them at its report and all at its review threshold:"
+    return f"\n\n{words}\n\n{_table(head, rows)}"
 
 
 def _photos(photos: Sequence[PhotoMetrics]) -> str:

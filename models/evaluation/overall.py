@@ -14,7 +14,7 @@ from models.evaluation.evaluate import ClassMetrics, Rule, class_metrics
 from models.evaluation.measures import ROUNDS, Flags, Scored
 
 EXTENTS = (1, 2, 3, 5, 10)
-"""Tiles."""
+"""Of `Extent.least_tiles`: what is tried."""
 
 
 class Macro(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,10 +69,12 @@ class CleanAlarms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class Extent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What asking for so many called tiles of one class in a group would leave, at the review thresholds.
+    """Which groups raise an alert if so many tiles have to show one class (all tiles of a smaller group do).
 
-    `clean` is the share of the clean groups of which any trained class would still be called, `showing` the share of
-    the groups that show a trained class of which one that is there would.
+    A class raises one where a tile reaches its report threshold and so many reach its review threshold: as a site's
+    `findings.least_tiles` does for a photo, but that these tiles need not touch. `clean` is the share of the clean
+    groups that raise one of any trained class, `showing` the share of the groups showing a class that raise one of a
+    class that is there.
     """
 
     least_tiles: int
@@ -176,20 +178,22 @@ def clean_alarms(probabilities: Scored, labels: Scored, groups: Sequence[str], r
 
 def extents(probabilities: Scored, labels: Scored, groups: Sequence[str], rules: Sequence[Rule]) -> tuple[Extent, ...]:
     """By how many tiles of a group are called of one class: the price of asking for more than one, and its gain."""
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    called = _called(probabilities, rules, "low")
-    count = np.stack([np.bincount(member, column, minlength=len(names)) for column in called.T], axis=1)
+    names, member, size = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+
+    def of_groups(flags: Flags) -> NDArray[np.intp]:
+        return np.stack([np.bincount(member, column, minlength=len(names)) for column in flags.T], axis=1).astype(int)
+
+    count = of_groups(_called(probabilities, rules, "low"))
+    certain = of_groups(_called(probabilities, rules, "high")) > 0
     trained = np.array([rule.high is not None for rule in rules], np.bool_)
-    there = np.stack([_any_in(column, member, len(names)) for column in (labels == 1).T], axis=1) & trained
+    there = (of_groups(labels == 1) > 0) & trained
     clean, showing = _clean_groups(labels, member, len(names)), there.any(axis=1)
-    return tuple(
-        Extent(
-            least_tiles=least,
-            clean=_share(np.any(count[clean] >= least, axis=1)),
-            showing=_share(np.any((count >= least)[showing] & there[showing], axis=1)),
-        )
-        for least in EXTENTS
-    )
+    found = []
+    for least in EXTENTS:
+        raised = certain & (count >= np.minimum(least, size)[:, None])
+        of_clean, of_showing = (np.any(rows, axis=1) for rows in (raised[clean], (raised & there)[showing]))
+        found.append(Extent(least_tiles=least, clean=_share(of_clean), showing=_share(of_showing)))
+    return tuple(found)
 
 
 def _clean(labels: Scored) -> Flags:

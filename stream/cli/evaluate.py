@@ -166,8 +166,8 @@ def _extents(extents: Sequence[Extent]) -> str:
     showing = ", ".join(percent(one.showing.share) for one in extents)
     groups, faulty = extents[0].clean.of, extents[0].showing.of
     return (
-        f"with at least {least} tiles of a class at the review threshold: {clean} of {groups} clean groups alarm, "
-        f"{showing} of {faulty} groups with a defect (findings.least_tiles)"
+        f"if {least} tiles have to show a class (findings.least_tiles): alerts of {clean} of {groups} clean groups, "
+        f"of {showing} of {faulty} groups with a defect"
     )
 
 

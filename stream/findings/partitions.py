@@ -26,7 +26,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from stream.errors import BadFrame, Broken, Misuse, Unavailable
-from stream.findings.rules import Alerts, UnknownAlert
+from stream.findings.rules import Alerts, UnknownAlert, too_small
 from stream.messages import (
     Alert,
     Decision,
@@ -180,7 +180,10 @@ class Partitions:
         held = self._held[record.partition]
         if not self._skipped(record):
             # 1. Reduce: which alerts does it change?
-            changed = held.alerts.apply_result(_read(record, Result), self._duty.severities)
+            result = _read(record, Result)
+            changed = held.alerts.apply_result(result, self._duty.severities)
+            for defect in too_small(result, self._duty.least_tiles):
+                self._metrics.small_findings.labels(defect=defect).inc()
             self._duty.step(1)
             await self._emit(record.partition, changed)
         await self._finish(record, driver)

@@ -95,6 +95,7 @@ def _context(survey: Survey) -> dict[str, object]:
         "photos_read": len(results),
         "photos_with": len({one.frame_id for alert in standing for one in alert.evidence}),
         "cards": [_card(alert, survey, by_id) for alert in standing],
+        "small": _without_alert(results, survey.alerts),
         "dropped": len(survey.alerts) - len(standing),
         "confirmed": sum(alert.state == "confirmed" for alert in standing),
         "by_severity": [(level, sum(a.severity == level for a in standing)) for level in SEVERITIES],
@@ -104,6 +105,18 @@ def _context(survey: Survey) -> dict[str, object]:
         "photos": [_photo(result, survey) for result in results],
         "dead": [(frame, _dead_name(frame), WHY_DEAD[frame.reason]) for frame in survey.dead],
     }
+
+
+def _without_alert(results: Sequence[Result], alerts: Sequence[Alert]) -> int:
+    """How many photos show a defect that no alert speaks of: too little of it, or findings has not come so far."""
+    spoken = {(one.result_id, alert.defect) for alert in alerts for one in alert.evidence}
+    return len(
+        {
+            result.frame.frame_id
+            for result in results
+            if any((result.result_id, region.defect) not in spoken for region in result.regions)
+        }
+    )
 
 
 def _row_severity(survey: Survey) -> Mapping[str, Severity]:

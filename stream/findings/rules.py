@@ -5,9 +5,12 @@ What holds, and the property tests check it (tests/unit/findings):
 - A repeated result or decision changes nothing and returns nothing.
 - Any order of the same results, and of the same decisions each after its alert exists, ends in the same alerts, up to
   the ids of alerts whose frame was judged more than once for one asset (two grids, two passes): there the id is that
-  of whichever result came first. While every frame has one result per asset the ids are the same too.
+  of whichever result came first and is large enough. While every frame has one result per asset the ids are the same
+  too.
 - A state rebuilt from any prefix of the alerts that were returned, with everything applied again in its order, ends in
   the same bytes. This is why a crash between two sends costs nothing.
+
+All of it for one `least_tiles`: members of a group that disagree on it make different alerts of one log.
 
 Until poses tell which frames show the same spot, a place is a frame: all regions of one defect in one frame are the
 evidence of one alert. A correction that moves a frame to another asset opens alerts there; those of the first asset
@@ -44,8 +47,8 @@ class Alerts:
     def __init__(self, least_tiles: int = 1) -> None:
         """
         Args:
-            least_tiles: what shows less of a defect than this in a frame opens no alert and adds to none; all tiles
-                of a frame that has fewer always do. A single called tile in a photo of hundreds is most often none.
+            least_tiles: so many tiles of a frame have to show a defect, or it opens no alert and adds to none; all
+                tiles of a frame that has fewer are always enough.
         """
         self._least_tiles = least_tiles
         self._alerts: dict[str, Alert] = {}
@@ -72,9 +75,7 @@ class Alerts:
         Raises:
             Broken: a region's defect is not in `severities`; nothing was changed.
         """
-        found: dict[str, list[Region]] = {}
-        for region in result.regions:
-            found.setdefault(region.defect, []).append(region)
+        found = by_defect(result)
         unknown = sorted(found.keys() - severities.keys())
         if unknown:
             raise Broken(
@@ -82,10 +83,7 @@ class Alerts:
                 " taxonomy of this process has no severity: start it with that release, or with its taxonomy"
             )
         changed = []
-        needed = min(self._least_tiles, result.grid.rows * result.grid.cols)
-        for defect in sorted(found):
-            if sum(region.tiles for region in found[defect]) < needed:
-                continue
+        for defect in sorted(found.keys() - too_small(result, self._least_tiles)):
             alert = self._observe(result, _evidence(result, found[defect]), severities[defect])
             if alert is not None:
                 self.load(alert)
@@ -142,6 +140,21 @@ class Alerts:
         if any(held.result_id == evidence.result_id for held in alert.evidence):
             return None
         return _derive(alert, (*alert.evidence, evidence), alert.history)
+
+
+def by_defect(result: Result) -> dict[str, list[Region]]:
+    """The regions of each defect that the result has any of."""
+    found: dict[str, list[Region]] = {}
+    for region in result.regions:
+        found.setdefault(region.defect, []).append(region)
+    return found
+
+
+def too_small(result: Result, least_tiles: int) -> set[str]:
+    """The defects of a result that too few of its tiles show for an alert."""
+    needed = min(least_tiles, result.grid.rows * result.grid.cols)
+    found = by_defect(result)
+    return {defect for defect, regions in found.items() if sum(region.tiles for region in regions) < needed}
 
 
 def instant(when: datetime | None) -> float:

@@ -23,6 +23,7 @@ NAMES = {
     "spanwatch_lag_seconds",
     "spanwatch_dead_frames_total",
     "spanwatch_alerts_total",
+    "spanwatch_small_findings_total",
     "spanwatch_release_info",
 }
 

@@ -93,6 +93,19 @@ def test_the_page_loads_nothing_and_links_only_pictures_and_places(tmp_path: Pat
     assert "geo:47.500010,8.250000" in read.addresses
 
 
+def test_what_is_too_small_for_an_alert_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    shots = [result(1, [region(tiles=2)]), result(2, [region("spalling", tiles=2), region(tiles=1)]), result(3)]
+    nothing = page(tmp_path, shots, alerts=[])
+    assert "2 photos show a defect without an alert" in nothing.text
+    assert "Nothing is large enough for an alert" in nothing.text
+    assert "above the release's thresholds." not in nothing.text
+    everything = page(tmp_path, shots)
+    assert "without an alert" not in everything.text
+    (spalling,) = [alert for alert in alerts_of(*shots) if alert.defect == "spalling"]
+    assert "2 photos show a defect without an alert" in page(tmp_path, shots, alerts=[spalling]).text
+    assert "large enough" not in page(tmp_path, [result(3)]).text
+
+
 def test_names_and_reasons_of_strangers_are_text_and_never_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     shot = result(1, [region()], asset=evil, name=evil, flight=evil)

@@ -69,6 +69,16 @@ def test_the_settings_say_how_much_of_a_photo_has_to_show_a_defect(tmp_path: Pat
     on_a_log(tmp_path, test)
 
 
+def test_what_is_too_small_for_an_alert_is_counted(tmp_path: Path) -> None:
+    async def test(log: Transport) -> None:
+        await send(log, [result(1, [region(tiles=2), region("spalling", tiles=3)]), result(2, [region()])])
+        metrics = await work(log, until=2, least_tiles=3)
+        assert counted(metrics, "spanwatch_small_findings_total", defect="crack") == 2
+        assert counted(metrics, "spanwatch_small_findings_total", defect="spalling") is None
+
+    on_a_log(tmp_path, test)
+
+
 def test_a_decision_met_before_its_result_waits_for_it(tmp_path: Path) -> None:
     async def test(log: Transport) -> None:
         shots = [result(number, [region()]) for number in range(250)]  # more than one poll brings

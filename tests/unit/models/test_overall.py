@@ -54,15 +54,17 @@ def test_known_labels_alone_are_easier_to_get_right_than_all_of_them() -> None:
 
 
 def test_the_groups_that_are_left_when_more_tiles_are_asked_for_are_counted_by_hand() -> None:
-    rows = [  # group, crack, spalling, their labels
-        ("clean, three calls", 0.3, 0.0, 0, NAN),
-        ("clean, three calls", 0.4, 0.1, 0, NAN),
-        ("clean, three calls", 0.9, 0.1, 0, NAN),
+    rows = [  # group, crack (0.6 and 0.3), spalling (0.5 and 0.2), their labels
+        ("clean, three, one of them certain", 0.3, 0.0, 0, NAN),
+        ("clean, three, one of them certain", 0.4, 0.1, 0, NAN),
+        ("clean, three, one of them certain", 0.9, 0.1, 0, NAN),
         ("clean, two of one and one of the other", 0.9, 0.0, 0, 0),
         ("clean, two of one and one of the other", 0.9, 0.9, 0, 0),
-        ("clean, quiet", 0.2, 0.1, 0, NAN),
+        ("clean, two of one and one of the other", 0.1, 0.1, 0, 0),
+        ("clean, none certain", 0.5, 0.1, 0, NAN),
         ("cracked, found once", 0.9, 0.0, 1, 0),
         ("cracked, found once", 0.1, 0.0, 1, 0),
+        ("cracked, a single tile", 0.9, 0.0, 1, 0),
         ("cracked, called spalled", 0.1, 0.9, 1, 0),
         ("nobody knows", 0.9, 0.9, NAN, NAN),
     ]
@@ -71,11 +73,12 @@ def test_the_groups_that_are_left_when_more_tiles_are_asked_for_are_counted_by_h
     found = extents(probabilities, labels, [group for group, *_ in rows], RULES)
     assert [one.least_tiles for one in found] == list(EXTENTS)
     assert found[:3] == (
-        Extent(least_tiles=1, clean=Share(3, 2 / 3), showing=Share(2, 1 / 2)),
-        Extent(least_tiles=2, clean=Share(3, 2 / 3), showing=Share(2, 0.0)),
-        Extent(least_tiles=3, clean=Share(3, 1 / 3), showing=Share(2, 0.0)),
+        Extent(least_tiles=1, clean=Share(3, 2 / 3), showing=Share(3, 2 / 3)),
+        Extent(least_tiles=2, clean=Share(3, 2 / 3), showing=Share(3, 1 / 3)),
+        Extent(least_tiles=3, clean=Share(3, 1 / 3), showing=Share(3, 1 / 3)),
     )
-    assert found[3].clean == Share(3, 0.0)
+    # Three tiles are all that the first group has, and all of them show it.
+    assert found[4] == Extent(least_tiles=10, clean=Share(3, 1 / 3), showing=Share(3, 1 / 3))
 
 
 @settings(deadline=None)
@@ -84,7 +87,7 @@ def test_one_tile_is_what_the_alarms_of_clean_groups_count(
     drawn: tuple[NDArray[np.float32], NDArray[np.float32], list[str]],
 ) -> None:
     first, *others = extents(*drawn, RULES)
-    assert first.clean == clean_alarms(*drawn, RULES).review_groups
+    assert first.clean == clean_alarms(*drawn, RULES).report_groups
     shares = [(one.clean.share or 0.0, one.showing.share or 0.0) for one in (first, *others)]
     assert shares == sorted(shares, reverse=True)
 
