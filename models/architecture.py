@@ -11,7 +11,10 @@ Stem = Literal["tf_efficientnet_lite0", "tf_efficientnet_lite2", "patches"]
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which network, and its sizes: `tile_size`, `stride` and `levels` in pixels, the rest in counts.
+    """Which network, and its sizes: `tile_size`, `seen_size`, `stride` and `levels` in pixels, the rest in counts.
+
+    `seen_size`: the network itself enlarges a tile to this side first, 0 if it takes it as it is. A hairline is a pixel
+    or two wide, and the first convolution has a stride of two: larger, it survives (models/README.md has what it gave).
 
     `kind` transformer: blocks on the tokens that `stem` makes; `levels` are the strides of the stem's stages that go
     into each token (8 for hairlines, 16, 32 for what stands around). The stem `patches` is the plain vision
@@ -21,6 +24,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """
 
     tile_size: int = 256
+    seen_size: int = 0
     stride: int = 16
     width: int = 192
     depth: int = 3
@@ -30,15 +34,24 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     stem: Stem = "tf_efficientnet_lite0"
     levels: tuple[int, ...] = (16,)
 
+    def seen(self, side: int) -> int:
+        """What a tile of `side` px is enlarged to; smaller crops, in training, by about as much."""
+        if not self.seen_size:
+            return side
+        return round(side * self.seen_size / self.tile_size / COARSEST) * COARSEST
+
 
 # By the names that the command takes. `vit_small` is for a graphics card: on a CPU it learns little in an hour.
 PRESETS = {
     "lite0vit2": Architecture(depth=2, levels=(8, 16, 32)),
     "lite0vit3": Architecture(),
     "lite0": Architecture(kind="convolution", width=1280, depth=0),
+    "lite0x320": Architecture(kind="convolution", width=1280, depth=0, seen_size=320),
     "lite2": Architecture(kind="convolution", width=1280, depth=0, stem="tf_efficientnet_lite2"),
     "vit_small": Architecture(width=384, depth=12, heads=6, stem="patches"),
 }
+COARSEST = 32
+"""Pixels of the last stride: what a tile is enlarged to is a multiple, so that every map of the stem is even."""
 
 
 def with_classes(preset: str, classes: int) -> Architecture:

@@ -36,7 +36,7 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
         self.shape = shape
-        self.side = shape.tile_size // shape.stride
+        self.side = shape.seen(shape.tile_size) // shape.stride
         self.stem = _stem(shape)
         if shape.kind == "transformer":
             self.project = nn.ModuleDict({str(level): _projection(self.stem, level, shape) for level in _levels(shape)})
@@ -54,6 +54,8 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
         pixels = tiles.permute(0, 3, 1, 2).to(torch.float32).sub(MIDDLE)
         if not self.folded:
             pixels = pixels.mul(1.0 / MIDDLE)
+        if self.shape.seen_size:
+            pixels = self._enlarged(pixels)
         cells = pixels.contiguous(memory_format=torch.channels_last)
         if self.shape.kind == "convolution" or self.shape.stem == "patches":
             last: Tensor = self.stem(cells)
@@ -65,6 +67,14 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
                 parts.append(self.project[str(ends[number])](cells))
         summed: Tensor = sum(parts[1:], start=parts[0])
         return summed.permute(0, 2, 3, 1)
+
+    def _enlarged(self, pixels: Tensor) -> Tensor:
+        """float32[n, 3, more rows, more columns], as `Architecture.seen` says."""
+        rows, columns = int(pixels.shape[2]), int(pixels.shape[3])
+        if rows == columns == self.shape.tile_size:  # as one factor: no shape arithmetic reaches an export
+            factor = self.shape.seen_size / self.shape.tile_size
+            return functional.interpolate(pixels, scale_factor=factor, mode="bilinear")
+        return functional.interpolate(pixels, (self.shape.seen(rows), self.shape.seen(columns)), mode="bilinear")
 
     def attend(self, tokens: Tensor) -> Tensor:
         """float32[n, rows * columns, width]: the tokens after all blocks have looked at all of them."""

@@ -49,6 +49,8 @@ def _summary(facts: ReleaseFacts) -> str:
             network = f"the convolutional network {shape.stem}"
         case "foreign":
             network = "made elsewhere"
+    if shape.seen_size:
+        network += f", which enlarges a tile to {shape.seen_size} px first"
     embedding = f" and an embedding of {shape.width} numbers" if shape.width else ""
     return (
         f"Tiles of {shape.tile_size} px in; a probability per class{embedding} out. The network: {network}. Pixels: "

@@ -74,7 +74,8 @@ def quantize(model: Path, tiles: NDArray[np.uint8], out: Path) -> Quantized:
         onnx.save(graph, folder / "folded.onnx")
         layers = layers_of(graph)
         seen = sample_inputs(graph, layers, tiles, folder) if layers else {}
-        chosen = [layer for layer in layers if _gains(layer, seen[layer.name], tiles.shape[1])]
+        largest = max((one.side for one in seen.values() if one.side is not None), default=0)
+        chosen = [layer for layer in layers if _gains(layer, seen[layer.name], largest)]
         if not chosen:
             raise QuantizeError(f"{model}: no layer that would gain from int8")
         hold_in_bf16(graph, {one.name: seen[one.name].inputs.mean(axis=0) for one in layers if one not in chosen})
@@ -100,9 +101,9 @@ def quantize(model: Path, tiles: NDArray[np.uint8], out: Path) -> Quantized:
     return Quantized(names, kept, out.stat().st_size, float(difference.mean()), float(difference.max()))
 
 
-def _gains(layer: Layer, seen: Samples, tile_size: int) -> bool:
+def _gains(layer: Layer, seen: Samples, largest: int) -> bool:
     """Whether int8 gains time at a fair price: not depthwise, not on the finest maps, not on the pixels themselves."""
-    return not layer.is_depthwise and (seen.side is None or seen.side * FINEST_STRIDE <= tile_size)
+    return not layer.is_depthwise and (seen.side is None or seen.side * FINEST_STRIDE <= largest)
 
 
 def _shifted(

@@ -47,7 +47,7 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
         return network
     if init.startswith(TIMM):
         name = init.removeprefix(TIMM)
-        model = create_model(name, pretrained=True, num_classes=0, img_size=shape.tile_size)
+        model = create_model(name, pretrained=True, num_classes=0, img_size=shape.seen(shape.tile_size))
         mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
         take(network, _as_ours(model.state_dict(), shape, mean, std), init)
     else:
@@ -89,7 +89,7 @@ def _as_ours(
     for name, value in weights.items():
         start = next((old for old in RENAMED if name.startswith(old)), "")
         ours[RENAMED.get(start, "") + name.removeprefix(start)] = value
-    side = shape.tile_size // shape.stride
+    side = shape.seen(shape.tile_size) // shape.stride
     if "positions" in ours:
         ours["positions"] = ours["positions"][:, -side * side :].unflatten(1, (side, side))
     kernel, to = ours["stem.0.weight"], torch.tensor(std).view(1, 3, 1, 1)

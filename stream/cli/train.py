@@ -23,7 +23,7 @@ from stream.releases import open_release, refusals, site_key, writable_store
 RunOption = Annotated[
     Path, typer.Option("--out", help="Folder of this run: checkpoints, curve, and the release.", metavar="DIR")
 ]
-ArchitectureOption = Annotated[str, typer.Option(help="lite0vit2, lite0vit3, lite0, lite2 or vit_small.")]
+ArchitectureOption = Annotated[str, typer.Option(help="lite0vit2, lite0vit3, lite0, lite0x320, lite2 or vit_small.")]
 InitOption = Annotated[
     str | None, typer.Option(help="Start from a .safetensors file, or from timm:NAME (which downloads it).")
 ]
