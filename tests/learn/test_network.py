@@ -10,7 +10,9 @@ pytest.importorskip("timm")
 pytest.importorskip("onnx")
 pytest.importorskip("safetensors")
 
-from models.architecture import Architecture  # noqa: E402
+from msgspec.structs import replace  # noqa: E402
+
+from models.architecture import PRESETS, Architecture  # noqa: E402
 from models.dataset import Manifest  # noqa: E402
 from models.engines.autopilot import compare_with_golden  # noqa: E402
 from models.engines.openvino import OpenVinoEngine  # noqa: E402
@@ -73,6 +75,47 @@ def test_smaller_crops_are_taken_while_training_and_train_every_position(network
         network.embed(torch.from_numpy(tiles(2, 48))).square().mean().backward()
         seen += network.positions.grad.abs()
     network.eval()
+    assert (seen > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "cells"),
+    [({}, 6), ({"kind": "convolution", "width": 1280, "depth": 0}, 3)],
+    ids=["transformer", "convolution"],
+)
+def test_a_network_that_enlarges_its_tiles_sees_what_a_larger_one_sees(
+    changes: dict[str, object], cells: int, tmp_path: Path
+) -> None:
+    import onnx
+
+    torch.manual_seed(0)
+    shape = replace(TINY, seen_size=96, **changes)
+    network = DefectNetwork(shape).eval()
+    larger = DefectNetwork(replace(shape, tile_size=96, seen_size=0)).eval()
+    larger.load_state_dict(network.state_dict())
+    pixels = torch.from_numpy(tiles(2))
+    scaled = torch.nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float(), scale_factor=1.5, mode="bilinear")
+    seen = network.tokens(pixels)
+    assert seen.shape[1:3] == (cells, cells)
+    torch.testing.assert_close(seen, larger.tokens(scaled.permute(0, 2, 3, 1)), atol=1e-4, rtol=1e-4)
+    write_onnx(round_weights(network), tmp_path, tiles(3))  # which holds it against PyTorch
+    resized = [node for node in onnx.load(tmp_path / MODEL_FILE).graph.node if node.op_type == "Resize"]
+    assert resized and all(len(node.input) == 3 for node in resized)  # by a factor; a size would hang on the batch
+
+
+def test_crops_are_enlarged_by_as_much_to_even_maps_and_train_every_position() -> None:
+    shape = replace(TINY, seen_size=96)
+    assert [shape.seen(side) for side in (64, 48)] == [96, 64]
+    assert [PRESETS["lite0x320"].seen(side) for side in (256, 224)] == [320, 288]
+    assert [PRESETS["lite0"].seen(side) for side in (256, 224)] == [256, 224]
+    network = DefectNetwork(shape).train()
+    torch.manual_seed(0)
+    seen = torch.zeros_like(network.positions)
+    assert seen.shape[1:3] == (6, 6)
+    for _ in range(80):  # of nine places for the crop; a corner is trained in one of them
+        network.positions.grad = None
+        network.embed(torch.from_numpy(tiles(2, 48))).square().mean().backward()
+        seen += network.positions.grad.abs()
     assert (seen > 0).all()
 
 
