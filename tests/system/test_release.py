@@ -20,6 +20,7 @@ from stream.cli.app import app
 
 FOREIGN = Path(__file__).parents[1] / "data" / "foreign"
 SHIPPED = default_store().resolve()
+BESIDE = [name for name in default_store().ids() if name != SHIPPED]
 runner = CliRunner()
 
 
@@ -68,7 +69,7 @@ def box(first: Box, tmp_path: Path) -> Box:
 
 def test_a_model_made_elsewhere_runs_only_after_it_was_promoted_and_can_be_taken_back(box: Box) -> None:
     listed = {one["id"]: one["aliases"] for one in box.json("list")}
-    assert listed == {SHIPPED: ["champion"], "small.1": []}
+    assert listed == {SHIPPED: ["champion"], "small.1": [], **{name: [] for name in BESIDE}}
     assert "never evaluated here" in " ".join(box("show", "small.1").output.split())
     [told] = box.json("promote", "small.1", "--why", "for a test")
     assert told == {"id": "small.1", "aliases": {"champion": "small.1", "previous": SHIPPED}}
@@ -76,7 +77,8 @@ def test_a_model_made_elsewhere_runs_only_after_it_was_promoted_and_can_be_taken
     assert (verified["id"], verified["verified"], verified["signed_by"]) == ("small.1", True, "site")
     assert box.json("show")[0]["id"] == "small.1"
     assert box.json("rollback")[0]["id"] == SHIPPED
-    assert [one["aliases"] for one in box.json("list")] == [["champion"], ["previous"]]
+    listed = {one["id"]: one["aliases"] for one in box.json("list")}
+    assert listed == {SHIPPED: ["champion"], "small.1": ["previous"], **{name: [] for name in BESIDE}}
     shown = box("list").output
     assert "small.1" in shown and "champion" in shown
 
@@ -92,7 +94,7 @@ def test_a_release_travels_to_a_box_that_trusts_the_key_and_to_no_other(box: Box
     assert other.json("verify", "small.1")[0]["signed_by"] == "first-box"
     refused = stranger("import", tmp_path / "small.tar")
     assert refused.exit_code == 2 and "not trusted here" in refused.output
-    assert [one["id"] for one in stranger.json("list")] == [SHIPPED]
+    assert {one["id"] for one in stranger.json("list")} == {SHIPPED, *BESIDE}
 
 
 def test_one_changed_byte_is_told_by_verify_shown_by_list_and_stops_everything_else(box: Box, tmp_path: Path) -> None:
@@ -102,7 +104,8 @@ def test_one_changed_byte_is_told_by_verify_shown_by_list_and_stops_everything_e
     path.write_bytes(content)
     verified = box("verify", "small.1", "--json")
     assert verified.exit_code == 1 and json.loads(verified.stdout)["verified"] is False
-    assert "refused" in box.json("list")[1] and box.json("list")[0]["id"] == SHIPPED
+    refused = {one["id"]: "refused" in one for one in box.json("list")}
+    assert refused == {SHIPPED: False, "small.1": True, **dict.fromkeys(BESIDE, False)}
     for words in (("show", "small.1"), ("promote", "small.1"), ("export", "small.1", tmp_path / "a.tar")):
         done = box(*words)
         assert done.exit_code == 2 and "its sha256 differs" in done.output and "Traceback" not in done.output

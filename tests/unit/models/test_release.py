@@ -229,14 +229,15 @@ def test_a_draft_can_be_measured_before_it_has_a_card_and_a_signature(tmp_path: 
         write_facts(tmp_path, made_facts("a/1"))
 
 
-def test_the_shipped_champion_is_whole_and_says_which_classes_it_knows() -> None:
-    release = default_store().audit()
+@pytest.mark.parametrize("name", default_store().ids())
+def test_what_ships_is_whole_and_says_which_classes_it_knows(name: str) -> None:
+    release = default_store().audit(name)
     assert release.names[0] == "crack" and release.trained[0]
     for one in release.classes:
         assert one.trained == (one.high is not None) == (one.low is not None)
         assert one.low is None or one.high is None or 0.0 < one.low <= one.high < 1.0
     assert release.path(CARD_FILE).read_text(encoding="utf-8").startswith(f"# {release.id}\n")
-    assert sum((release.folder / name).stat().st_size for name in release.files) <= 40_000_000
+    assert sum((release.folder / file).stat().st_size for file in release.files) <= 40_000_000
 
 
 def test_the_shipped_champion_finds_cracks_on_photos_it_has_never_seen() -> None:
