@@ -16,7 +16,8 @@ import torch
 from models.architecture import PRESETS
 from models.training.initial import fresh
 from models.training.memory import keep_freed_memory
-from models.training.train import keep_in_float, masked_loss
+from models.training.precision import keep_in_float
+from models.training.train import masked_loss
 
 BATCH, THREADS, ROUNDS, STEPS = 32, 2, 3, 3
 

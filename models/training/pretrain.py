@@ -20,6 +20,7 @@ from models.architecture import Architecture, Stem
 from models.dataset import read_tile
 from models.training.augment import augment
 from models.training.memory import keep_freed_memory
+from models.training.precision import mixed
 from models.training.train import State, begin, descend, learning_rate
 from models.vit import DefectNetwork, load_image_trained_stem
 
@@ -106,7 +107,7 @@ def _step(state: State, student: Student, teacher: DefectNetwork, tiles: Tensor,
     tiles = tiles.to(config.device)
     side = tiles.shape[1] // student.network.shape.stride
     masked = torch.rand(len(tiles), side, side, device=config.device) < config.masked_share
-    with torch.autocast(config.device, torch.bfloat16):
+    with mixed(config.device):
         with torch.no_grad():
             seen = teacher.tokens(tiles).float()
         cells, whole = student(tiles, masked)

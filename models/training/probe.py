@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from models.dataset import Manifest, read_tile
 from models.evaluation.measures import average_precision
+from models.training.precision import mixed
 from models.vit import DefectNetwork
 
 NEIGHBOURS = 20
@@ -98,6 +99,6 @@ def _embeddings(network: DefectNetwork, manifest: Manifest) -> NDArray[np.float3
     parts = []
     for start in range(0, len(manifest), 32):
         tiles = np.stack([read_tile(path, network.shape.tile_size) for path in manifest.images[start : start + 32]])
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), mixed("cpu"):
             parts.append(network.embed(torch.from_numpy(tiles)).float().numpy())
     return np.concatenate(parts)

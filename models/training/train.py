@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from models.dataset import Manifest, read_tile
 from models.synthesis import Composer
 from models.training.augment import augment
 from models.training.memory import keep_freed_memory
+from models.training.precision import keep_in_float, mixed
 from models.vit import DefectNetwork
 
 Labels = NDArray[np.float32]
@@ -30,8 +30,7 @@ class TrainConfig:
 
     steps: int = 1500
     batch: int = 32
-    early_size: int = 224  # pixels; smaller crops cost a quarter less and vary the positions
-    early_share: float = 0.7  # of the steps; the rest see tiles of the size they are served at
+    size: int = 224  # pixels of the crops: what they show is then as large as in service, on average
     composed_share: float = 0.25  # of each batch
     teacher_share: float = 0.5  # of the target, where a tile has a label too
     unknown_weight: float = 0.05  # of an unknown label's pull towards "absent", without a teacher
@@ -133,7 +132,6 @@ class Drawing:
         """The same for the same step, whatever was drawn before."""
         config, manifest, composer = self._config, self._lessons.manifest, self._lessons.composer
         random = np.random.default_rng((config.seed, step))
-        size = config.early_size if step < config.early_share * config.steps else self._tile_size
         tiles, labels = [], []
         if self._weights is not None:
             rows = random.choice(len(manifest), size=config.batch - self._composed, p=self._weights)
@@ -145,7 +143,7 @@ class Drawing:
             labels += [one.labels for one in composed]
         known = np.stack(labels)
         return Batch(
-            torch.from_numpy(np.stack([augment(tile, size, random) for tile in tiles])),
+            torch.from_numpy(np.stack([augment(tile, config.size, random) for tile in tiles])),
             torch.from_numpy(known),
             torch.from_numpy(label_weights(known, self._labelled, self._unknown)),
         )
@@ -195,22 +193,6 @@ def begin(network: nn.Module, stem: str, rates: tuple[float, float], weight_deca
     return State(network, average, optimizer, [])
 
 
-def keep_in_float(network: nn.Module) -> None:
-    """Let the depthwise convolutions with a stride or with 5 x 5 weights run in float32, whatever autocast says.
-
-    On a CPU their gradients in bfloat16 take 2 to 5 times as long as in float32 (oneDNN has a fast kernel for 3 x 3 at
-    stride 1 alone): two thirds of a step went there, and a step is a third faster without (benchmarks/README.md).
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1 and (module.kernel_size[0] > 3 or module.stride[0] > 1):
-            module.forward = partial(_in_float, module.forward)  # type: ignore[method-assign, unused-ignore]
-
-
-def _in_float(forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        return forward(features.float()).to(features.dtype)
-
-
 def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoint: Path) -> Iterator[State]:
     """Train from the weights of `start`, or from `checkpoint` if it exists; yields the state after each step.
 
@@ -234,8 +216,7 @@ def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoin
 def _step(state: State, batch: Batch, teacher: DefectNetwork | None, config: TrainConfig) -> None:
     torch.manual_seed(config.seed * 1_000_003 + state.step)
     tiles = batch.tiles.to(config.device)
-    # bfloat16 keeps float32's range, so no loss scaling; it doubles the speed where the hardware has it.
-    with torch.autocast(config.device, torch.bfloat16):
+    with mixed(config.device):
         network = state.network
         logits = network.logits(network.embed(tiles)).float()  # type: ignore[operator, unused-ignore]
         with torch.no_grad():

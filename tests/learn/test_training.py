@@ -16,11 +16,11 @@ pytest.importorskip("timm")
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
 from models.synthesis import Composer, Surfaces  # noqa: E402
+from models.training.precision import keep_in_float, mixed  # noqa: E402
 from models.training.train import (  # noqa: E402
     Drawing,
     Lessons,
     TrainConfig,
-    keep_in_float,
     label_weights,
     learning_rate,
     masked_loss,
@@ -31,7 +31,7 @@ from models.training.train import (  # noqa: E402
 from models.vit import DefectNetwork  # noqa: E402
 
 TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
-QUICK = TrainConfig(steps=6, batch=4, early_size=48, save_every=1, threads=1)
+QUICK = TrainConfig(steps=6, batch=4, size=48, save_every=1, threads=1)
 CLASSES = ("bright", "other")
 
 
@@ -131,7 +131,7 @@ def test_what_is_slow_in_bfloat16_is_computed_in_float_and_handed_on_in_bfloat16
 
 def test_a_network_from_nothing_learns_what_is_plain_to_see(tmp_path: Path) -> None:
     manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
-    config = TrainConfig(steps=40, batch=8, early_size=64, threads=1)
+    config = TrainConfig(steps=40, batch=8, size=64, threads=1)
     losses = [state.losses[-1] for state in train(Lessons(manifest), tiny_network(), config, tmp_path / "c.pt")]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
@@ -150,7 +150,7 @@ def test_a_run_taken_up_again_ends_with_the_same_weights_as_one_that_ran_through
 def test_a_batch_depends_on_its_number_alone_and_holds_its_share_of_composed_tiles(tmp_path: Path) -> None:
     bright = read_manifest(tiny_manifest(tmp_path), CLASSES)
     manifest = Manifest(("crack", "algae"), bright.images, bright.groups, bright.labels)
-    config = TrainConfig(steps=10, batch=8, early_size=64, composed_share=0.25)
+    config = TrainConfig(steps=10, batch=8, size=64, composed_share=0.25)
     composer = Composer(("crack", "algae"), Surfaces.procedural(), seed=3)
     drawing, other = (Drawing(Lessons(manifest, composer), config, 64) for _ in range(2))
     other.batch(0)
@@ -165,7 +165,7 @@ def test_a_batch_depends_on_its_number_alone_and_holds_its_share_of_composed_til
 def test_training_on_composed_tiles_alone_reads_no_picture(tmp_path: Path) -> None:
     nowhere = Manifest(("crack",), (tmp_path / "missing.png",), ("s/0",), np.ones((1, 1), np.float32))
     composer = Composer(("crack",), Surfaces.procedural(), seed=3)
-    config = TrainConfig(batch=2, composed_share=1.0, early_size=64)
+    config = TrainConfig(batch=2, composed_share=1.0, size=64)
     assert Drawing(Lessons(nowhere, composer), config, 64).batch(0).tiles.shape == (2, 64, 64, 3)
 
 
@@ -189,7 +189,7 @@ from models.training.train import Lessons, TrainConfig, train
 from models.vit import DefectNetwork
 torch.manual_seed(0)
 network = DefectNetwork(Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2))
-config = TrainConfig(steps=6, batch=4, early_size=48, save_every=1, threads=1)
+config = TrainConfig(steps=6, batch=4, size=48, save_every=1, threads=1)
 lessons = Lessons(read_manifest(Path(sys.argv[1]), ("bright", "other")))
 for state in train(lessons, network, config, Path(sys.argv[2])):
     print(state.step, flush=True)
