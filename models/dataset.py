@@ -238,6 +238,14 @@ def digest(manifest: Manifest) -> str:
     return whole.hexdigest()
 
 
+def digest_of(files: Sequence[Path]) -> str:
+    """SHA-256 of the bytes of some files in their order, in hex. Raises OSError."""
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
 @dataclass(frozen=True)
 class Count:
     """How many tiles of one source show a class, do not, or are not labelled for it; and of how many groups."""

@@ -38,6 +38,11 @@ class Taxonomy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Class names, in the order of every `[..., classes]` array of the project."""
         return tuple(defect.name for defect in self.defects)
 
+    @property
+    def widths(self) -> dict[str, float]:
+        """The smallest width in px at which each class can be seen."""
+        return {defect.name: defect.min_width_px for defect in self.defects}
+
 
 def load_taxonomy(path: Path) -> Taxonomy:
     """Read a taxonomy file, strictly: raises TaxonomyError for an unknown key, a missing key, a wrong type or value."""

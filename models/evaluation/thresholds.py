@@ -61,7 +61,7 @@ def choose(
 
 
 def choose_without_photos(painted: Scored, labels: Scored, photos: Scored, recall_floor: float) -> Choice:
-    """Thresholds of a class that was learned from composed pictures alone; it always goes to people.
+    """Thresholds of a class that no validation photo shows; it always goes to people.
 
     `painted` and `labels` are float32[n] of composed tiles that were not trained on; `photos` float32[m] the scores of
     real validation tiles, nearly all of which are free of the class. The usual rule on the composed ones, raised until
@@ -69,7 +69,7 @@ def choose_without_photos(painted: Scored, labels: Scored, photos: Scored, recal
     """
     chosen = choose(painted, labels, [str(number) for number in range(len(painted))], recall_floor)
     return _quiet(
-        chosen.high, chosen.low, photos, "learned from composed pictures alone, no photo shows it for certain"
+        chosen.high, chosen.low, photos, "chosen on composed pictures, since no validation photo shows it for certain"
     )
 
 

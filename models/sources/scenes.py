@@ -43,7 +43,12 @@ def textures(folder: Path, cut: Path) -> Iterator[Labelled]:
         raise ManifestError(f"{index}: a list of textures has the columns image and kind: {error!r}") from error
     for name, kind in sorted(kinds.items()):
         if kind not in NOT_SURFACES:
-            yield from _tiles(folder / name, f"scene/{Path(name).stem}", kind, cut, ABSENT)
+            yield from _tiles(folder / name, texture_group(name), kind, cut, ABSENT)
+
+
+def texture_group(image: str) -> str:
+    """The group of the texture that `index.csv` lists as `image`."""
+    return f"scene/{Path(image).stem}"
 
 
 def _tiles(source: Path, group: str, kind: str, cut: Path, shows_no: tuple[str, ...]) -> Iterator[Labelled]:

@@ -96,9 +96,14 @@ class Composer:
     ) -> None:
         """`widths`: smallest width in px at which a class can be seen, where the taxonomy says other than usual."""
         self.classes = tuple(classes)
-        self._surfaces = surfaces
+        self.surfaces = surfaces
         self._seed = seed
         self._rules = rules(widths or {})
+
+    @property
+    def painted(self) -> NDArray[np.bool_]:
+        """bool[classes]: those that somebody paints; of the others, composed tiles say nothing."""
+        return np.array([name in DEFECTS for name in self.classes])
 
     def compose(self, number: int) -> Composed:
         """The tile of this number, 0 or more."""
@@ -106,11 +111,11 @@ class Composer:
         mm_per_px = math.exp(random.uniform(math.log(FINEST_MM), math.log(COARSEST_MM)))
         light = _towards_light(random)
         if random.random() < SCENE_SHARE:
-            kind, picture = self._surfaces.scene(random, mm_per_px, light)
+            kind, picture = self.surfaces.scene(random, mm_per_px, light)
             canvas = Canvas(picture, mm_per_px, light)
             canvas.unknown |= {"corrosion_stain"} if kind in RUSTY else set()
         else:
-            canvas = Canvas(self._surfaces.concrete(random, mm_per_px, light), mm_per_px, light)
+            canvas = Canvas(self.surfaces.concrete(random, mm_per_px, light), mm_per_px, light)
             kind = self._paint(canvas, random)
         return self._finish(canvas, random, kind)
 
@@ -127,7 +132,7 @@ class Composer:
             if name in wanted:
                 paint(canvas, random)
         if random.random() < (0.45 if kind == "sound" else 0.2):
-            OCCLUDERS[str(random.choice(list(OCCLUDERS)))](canvas, random, self._surfaces)
+            OCCLUDERS[str(random.choice(list(OCCLUDERS)))](canvas, random, self.surfaces)
         return kind
 
     def _finish(self, canvas: Canvas, random: Random, kind: str) -> Composed:

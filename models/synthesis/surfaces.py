@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.dataset import ManifestError, read_tile
+from models.sources.scenes import texture_group
 from models.synthesis import scenes
 from models.synthesis.concrete import concrete
 from models.synthesis.fields import TILE, Field, Picture, Random, cut, rgb
@@ -75,6 +76,8 @@ class Surfaces:
     tiles: tuple[Path, ...] = ()
     tile_share: float = 0.0
     """Share of the concrete that comes from `tiles`."""
+    files: tuple[Path, ...] = ()
+    """Those of the texture photos."""
 
     @classmethod
     def procedural(cls) -> Surfaces:
@@ -82,17 +85,26 @@ class Surfaces:
         return cls()
 
     @classmethod
-    def from_folder(cls, data: Path) -> Surfaces:
-        """The photos of `data/textures`, as its index.csv sorts them; raises ManifestError if there is no index."""
+    def from_folder(cls, data: Path, without: Collection[str] = ()) -> Surfaces:
+        """The photos of `data/textures`, as its index.csv sorts them, but those whose group is held back from training.
+
+        Raises ManifestError if there is no index.
+        """
         index = data / "textures" / "index.csv"
         if not index.exists():
             raise ManifestError(f"{index} is missing: give the folder that holds textures/, or use procedural surfaces")
         with index.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["kind"] not in DECAL_KINDS]
-        textures = [(row["kind"], Texture.read(index.parent / row["image"])) for row in rows]
+            rows = [
+                row
+                for row in csv.DictReader(file)
+                if row["kind"] not in DECAL_KINDS and texture_group(row["image"]) not in without
+            ]
+        files = tuple(index.parent / row["image"] for row in rows)
+        textures = [(row["kind"], Texture.read(file)) for row, file in zip(rows, files, strict=True)]
         return cls(
             concretes=tuple(texture for kind, texture in textures if kind in CONCRETE_KINDS and texture.is_large),
             others=tuple(texture for kind, texture in textures if kind not in CONCRETE_KINDS and texture.is_large),
+            files=files,
         )
 
     def with_tiles(self, paths: Sequence[Path], share: float = 0.6) -> Surfaces:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.architecture import PRESETS, Architecture, with_classes
-from models.dataset import Manifest, ManifestError, Part, Split, digest, folds, read_manifest, source_of, write_manifest
+from models.dataset import (
+    Manifest,
+    ManifestError,
+    Part,
+    Split,
+    digest,
+    digest_of,
+    folds,
+    read_manifest,
+    source_of,
+    write_manifest,
+)
 from models.engines.torch import load_network
 from models.release import Lineage, Release
 from models.releases.store import ReleaseStore
 from models.sources.convert import CREDITS
 from models.synthesis import Composed, Composer, Surfaces
-from models.taxonomy import load_taxonomy
+from models.taxonomy import Taxonomy, load_taxonomy
 from models.training import curve
-from models.training.initial import initial, take
+from models.training.initial import TIMM, initial, take
 from models.training.pretrain import PretrainConfig
 from models.training.probe import probe
 from models.training.publish import Order, Parts, publish, publish_base
@@ -27,6 +39,8 @@ from models.training.train import Lessons, TrainConfig
 from models.vit import STEM_ORIGIN, DefectNetwork
 
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+SCENES = "scene"
+"""The source of pictures that show no concrete, or none alone."""
 CLEAN_TILES = 2000
 """Real tiles without a defect that composed ones are painted on: enough to vary, few enough to keep in memory."""
 VALIDATION_OF_FOLD = 0.1
@@ -115,7 +129,15 @@ def pictures(sources: Sequence[Path]) -> tuple[Path, ...]:
 def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
     """Pre-train and publish; yields every step, returns the base release."""
     taxonomy = load_taxonomy(order.taxonomy)
-    remember(run, {"shape": order.shape, "init": order.init, "settings": _repeatable(order.settings)})
+    remember(
+        run,
+        {
+            "shape": order.shape,
+            "pictures": digest_of(order.images),
+            "init": _identity(order.init),
+            "settings": _repeatable(order.settings),
+        },
+    )
     start = initial(order.shape, order.settings.seed, order.init)
     yield from _watched(pretrained(order.images, start, order.settings, run), run)
     network = finished(run / "pretrain.pt", initial(order.shape, order.settings.seed))
@@ -152,22 +174,24 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     taxonomy = load_taxonomy(order.taxonomy)
     manifest = read_manifest(order.manifest, taxonomy.names)
     data = digest(manifest)
+    split = parts_of(manifest, order.fold)
+    composer = composer_of(order, split, taxonomy)
     remember(
         run,
         {
             "shape": order.shape,
             "data": data,
+            "taxonomy": taxonomy,
+            "textures": digest_of(composer.surfaces.files) if composer else None,
             "base": order.base.digest if order.base else None,
-            "init": order.init,
+            "init": _identity(order.init),
             "fold": order.fold,
             "settings": _repeatable(order.settings),
             "teacher": _repeatable(order.teacher) if order.teacher else None,
         },
     )
-    split = parts_of(manifest, order.fold)
     for part, rows in split.items():
         write_manifest(run / f"{part}.csv", rows)
-    composer = composer_of(order, split["train"], taxonomy.names)
     parts = Parts(split["train"], split["validation"], split["test"], unseen(composer))
     start = starting_network(order)
     teaching = Teaching(PRESETS["lite2"], order.teacher) if order.teacher else None
@@ -213,14 +237,30 @@ def starting_network(order: TrainOrder) -> DefectNetwork:
     return network
 
 
-def composer_of(order: TrainOrder, train: Manifest, classes: tuple[str, ...]) -> Composer | None:
-    """Paints on texture photos and on clean tiles of the training part; None if nothing composed is asked for."""
+def composer_of(order: TrainOrder, split: Mapping[Part, Manifest], taxonomy: Taxonomy) -> Composer | None:
+    """Paints on textures and sound tiles, none of the validation or test part; None if nothing composed is wanted."""
     if order.settings.composed_share == 0.0:
         return None
-    clean = np.flatnonzero((train.labels == 0).any(axis=1) & ~(train.labels == 1).any(axis=1))
-    chosen = np.random.default_rng(order.settings.seed).permutation(clean)[:CLEAN_TILES]
-    surfaces = Surfaces.from_folder(order.surfaces) if order.surfaces else Surfaces.procedural()
-    return Composer(classes, surfaces.with_tiles([train.images[row] for row in chosen]), order.settings.seed)
+    held_back = {*split["validation"].groups, *split["test"].groups}
+    surfaces = Surfaces.from_folder(order.surfaces, held_back) if order.surfaces else Surfaces.procedural()
+    train, seed = split["train"], order.settings.seed
+    chosen = np.random.default_rng(seed).permutation(sound(train))[:CLEAN_TILES]
+    return Composer(taxonomy.names, surfaces.with_tiles([train.images[row] for row in chosen]), seed, taxonomy.widths)
+
+
+def sound(manifest: Manifest) -> NDArray[np.intp]:
+    """Rows that may pass for sound concrete: free of every class that their source labels, without a doubtful one.
+
+    What a source never labels is taken for absent: whoever photographs walls for cracks would have seen a spall. Scenes
+    are no concrete.
+    """
+    sources = np.array([source_of(group) for group in manifest.groups])
+    found = np.zeros(len(manifest), dtype=bool)
+    for source in np.unique(sources[sources != SCENES]):
+        here = sources == source
+        labelled = ~np.isnan(manifest.labels[here]).all(axis=0)
+        found[here] = labelled.any() & (manifest.labels[here][:, labelled] == 0).all(axis=1)
+    return np.flatnonzero(found)
 
 
 def unseen(composer: Composer | None) -> list[Composed]:
@@ -241,6 +281,11 @@ def _watched(stages: Iterator[Progress], run: Path) -> Iterator[Step]:
 def _repeatable(settings: TrainConfig | PretrainConfig) -> TrainConfig | PretrainConfig:
     """Settings without what changes no weight in principle: a run may go on with other threads."""
     return replace(settings, threads=0, save_every=0, device="")
+
+
+def _identity(init: str | None) -> str | None:
+    """What a run starts from: the name of weights that are kept elsewhere, or what is in the file."""
+    return init if init is None or init.startswith(TIMM) else digest_of([Path(init)])
 
 
 def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:

@@ -157,12 +157,12 @@ def calibrated(network: DefectNetwork, parts: Parts, taxonomy: Taxonomy) -> tupl
     classes = []
     for column, one in enumerate(defects_to_classes(taxonomy)):
         labels = validation.labels[:, column]
+        painted = np.array([tile.labels[column] for tile in composed], dtype=np.float32)
         if (parts.train.labels[:, column] == 1).any() and (labels == 1).any() and (labels == 0).any():
             chosen = choose(
                 probabilities[:, column], labels, validation.groups, one.recall_floor, UNKNOWN_WEIGHT_OF_THRESHOLDS
             )
-        elif on_composed is not None:
-            painted = np.stack([tile.labels for tile in composed])[:, column]
+        elif on_composed is not None and (painted == 1).any() and (painted == 0).any():
             chosen = choose_without_photos(
                 on_composed[:, column], painted, probabilities[labels != 1, column], one.recall_floor
             )

@@ -49,9 +49,12 @@ def remember(run: Path, plan: Any) -> None:
     run.mkdir(parents=True, exist_ok=True)
     words = msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(plan, enc_hook=str), order="sorted"), indent=1)
     path = run / PLAN_FILE
-    if path.exists() and path.read_bytes() != words:
-        raise RecipeError(f"{path}: this folder holds a run with another plan; choose another one, or remove it")
-    path.write_bytes(words)
+    if path.exists():
+        if path.read_bytes() != words:
+            raise RecipeError(f"{path}: this folder holds a run with another plan; choose another one, or remove it")
+        return
+    path.with_suffix(".new").write_bytes(words)
+    path.with_suffix(".new").replace(path)
 
 
 def pretrained(images: Sequence[Path], start: DefectNetwork, config: PretrainConfig, run: Path) -> Iterator[Progress]:

@@ -125,7 +125,7 @@ class Drawing:
         self._composed = round(config.composed_share * config.batch) if lessons.composer else 0
         self._weights = sampling_weights(lessons.manifest) if self._composed < config.batch else None
         labelled = np.nansum(lessons.manifest.labels, axis=0) > 0
-        self._labelled = labelled | bool(self._composed)
+        self._labelled = labelled if lessons.composer is None else labelled | lessons.composer.painted
         self._unknown = config.unknown_weight if lessons.teacher is None else config.taught_weight
 
     def batch(self, step: int) -> Batch:

@@ -41,9 +41,8 @@ def convert(
 
     with _refusals():
         classes = _taxonomy(taxonomy)
-        widths = {defect.name: defect.min_width_px for defect in classes.defects}
         with err.status("reading, cutting, looking for copies …"):
-            done = convert_data(data, folder, classes.names, widths)
+            done = convert_data(data, folder, classes.names, classes.widths)
     if as_json:
         copies = [
             {"first": str(pair.first), "second": str(pair.second), "groups": pair.groups, "likeness": pair.likeness}
@@ -116,7 +115,8 @@ def preview(
 
     with _refusals():
         surfaces = Surfaces.from_folder(data) if data else Surfaces.procedural()
-        composer = Composer(_taxonomy(taxonomy).names, surfaces, seed)
+        classes = _taxonomy(taxonomy)
+        composer = Composer(classes.names, surfaces, seed, classes.widths)
         with err.status(f"composing {count} tiles …"):
             picture = contact_sheet(composer, count, math.ceil(math.sqrt(1.6 * count)))
         sheet.parent.mkdir(parents=True, exist_ok=True)

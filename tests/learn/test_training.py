@@ -15,6 +15,7 @@ pytest.importorskip("timm")
 
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
+from models.engines.processor import has_bf16  # noqa: E402
 from models.synthesis import Composer, Surfaces  # noqa: E402
 from models.training.precision import keep_in_float, mixed  # noqa: E402
 from models.training.train import (  # noqa: E402
@@ -110,6 +111,12 @@ def test_a_small_source_is_heard_beside_a_large_one_and_half_of_its_draws_show_a
     assert weights[1000:].sum() == pytest.approx(2 / 12)  # cube roots: 10 and 2
     assert weights[:10].sum() == pytest.approx(weights[10:1000].sum())
     assert weights[1000:1002].sum() == pytest.approx(weights[1002:].sum())
+
+
+def test_a_step_is_in_bfloat16_only_where_the_processor_multiplies_it() -> None:
+    with mixed("cpu"):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if has_bf16() else torch.float32)
 
 
 @pytest.mark.parametrize(("weights", "stride", "changes"), [(3, 1, False), (3, 2, True), (5, 1, True)])
