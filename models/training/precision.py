@@ -18,7 +18,10 @@ def mixed(device: str) -> torch.autocast:
     as long as in float32 (benchmarks/README.md); cards before Ampere emulate it as well.
     """
     kind = torch.device(device).type
-    native = {"cpu": has_bf16, "cuda": partial(torch.cuda.is_bf16_supported, including_emulation=False)}
+    native: dict[str, Callable[[], bool]] = {
+        "cpu": has_bf16,
+        "cuda": partial(torch.cuda.is_bf16_supported, including_emulation=False),
+    }
     return torch.autocast(kind, torch.bfloat16, enabled=native[kind]() if kind in native else True)
 
 

@@ -30,6 +30,15 @@ coarsest_mm_per_px = 1.0
 severity = "low"
 
 [[class]]
+name = "graffiti"
+title = "Graffiti"
+importance = 0.1
+recall_floor = 0.5
+min_width_px = 8.0
+coarsest_mm_per_px = 10.0
+severity = "low"
+
+[[class]]
 name = "algae"
 title = "Algae"
 importance = 0.5
@@ -103,8 +112,9 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     )
     release = json.loads(shown.stdout)
     assert release["parent"] == made["release"]
-    bolt, algae = release["classes"]
-    assert bolt["trained"] and algae["trained"] and algae["people"] and "composed pictures alone" in algae["why"]
+    bolt, graffiti, algae = release["classes"]
+    assert bolt["trained"] and algae["trained"] and algae["people"] and "chosen on composed pictures" in algae["why"]
+    assert not graffiti["trained"]  # no photo shows it and nobody paints it
     assert {"model.onnx", "model.int8.onnx", "model.safetensors", "evaluation.npz"} <= set(release["files"])
 
 

@@ -1,0 +1,62 @@
+"""What composed tiles are painted on was neither held back for validation and test, nor anything but sound concrete."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+pytest.importorskip("timm")
+
+from models.architecture import Architecture
+from models.dataset import Manifest, source_of
+from models.taxonomy import load_taxonomy
+from models.training.course import TrainOrder, composer_of, parts_of, sound
+from models.training.train import TrainConfig
+
+CLASSES = ("crack", "spalling")
+LABELS = st.sampled_from([0.0, 1.0, np.nan])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["sdnet/1", "damage/1", "scene/lawn"]), LABELS, LABELS), min_size=1))
+def test_sound_tiles_are_free_of_all_that_their_source_labels(rows: list[tuple[str, float, float]]) -> None:
+    labels = np.array([row[1:] for row in rows], np.float32)
+    groups = tuple(row[0] for row in rows)
+    manifest = Manifest(CLASSES, tuple(Path(str(number)) for number in range(len(rows))), groups, labels)
+    chosen = set(sound(manifest).tolist())
+    for number, (group, row) in enumerate(zip(groups, labels, strict=True)):
+        mates = labels[[source_of(other) == source_of(group) for other in groups]]
+        labelled = [column for column in range(2) if not np.isnan(mates[:, column]).all()]
+        free = bool(labelled) and all(row[column] == 0 for column in labelled)
+        assert (number in chosen) == (free and source_of(group) != "scene")
+
+
+def test_nothing_that_is_held_back_is_painted_on(tmp_path: Path) -> None:
+    (tmp_path / "textures").mkdir()
+    names = [f"wall{number}" for number in range(12)]
+    for name in names:
+        cv2.imwrite(str(tmp_path / "textures" / f"{name}.png"), np.full((256, 256, 3), 90, np.uint8))
+    lines = "".join(f"{name}.png,concrete\n" for name in names)
+    (tmp_path / "textures" / "index.csv").write_text("image,kind\n" + lines)
+    groups = (*(f"scene/{name}" for name in names), *(f"deck/{number}" for number in range(30)))
+    images = tuple(tmp_path / f"{group.replace('/', '-')}.jpg" for group in groups)
+    manifest = Manifest(CLASSES, images, groups, np.zeros((len(groups), 2), np.float32))
+    order = TrainOrder(
+        manifest=tmp_path / "unused.csv",
+        shape=Architecture(),
+        taxonomy=Path("configs/taxonomy.toml"),
+        settings=TrainConfig(),
+        teacher=None,
+        surfaces=tmp_path,
+    )
+    split = parts_of(manifest, None)
+    composer = composer_of(order, split, load_taxonomy(order.taxonomy))
+    assert composer is not None
+    used = {f"scene/{file.stem}" for file in composer.surfaces.files}
+    held_back = {*split["validation"].groups, *split["test"].groups}
+    assert used == {f"scene/{name}" for name in names} - held_back
+    assert held_back & {f"scene/{name}" for name in names}
+    assert composer.surfaces.tiles and set(composer.surfaces.tiles) <= set(split["train"].images)
