@@ -75,9 +75,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the gate says of one engine, over the trained classes.
 
-    `mean` and `largest` are differences of a probability; `agreement` the share of decisions at `high` that are the
-    reference's; `ap_drops` how much average precision each class with enough positives has lost; `reasons` why the
-    engine does not pass: none, and it does. `sane`: it computes this network at all.
+    `mean` and `largest` are differences of a probability; `agreement` the share of decisions at `high`, of all these
+    classes together, that are the reference's; `ap_drops` how much average precision each class with enough positives
+    has lost; `reasons` why the engine does not pass: none, and it does. `sane`: it computes this network at all.
     """
 
     tiles: int

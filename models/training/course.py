@@ -31,10 +31,21 @@ from models.synthesis import Composed, Composer, Surfaces
 from models.taxonomy import Taxonomy, load_taxonomy
 from models.training import curve
 from models.training.initial import TIMM, initial, take
+from models.training.precision import usable
 from models.training.pretrain import PretrainConfig
 from models.training.probe import probe
 from models.training.publish import Order, Parts, publish, publish_base
-from models.training.recipe import TEACHER, Progress, Teaching, finished, pretrained, remember, trained
+from models.training.recipe import (
+    TEACHER,
+    Progress,
+    RecipeError,
+    Teaching,
+    finished,
+    pretrained,
+    promised,
+    remember,
+    trained,
+)
 from models.training.train import Lessons, TrainConfig
 from models.vit import STEM_ORIGIN, DefectNetwork
 
@@ -89,16 +100,16 @@ class TrainOrder:
 
 
 def pretrain_settings(steps: int | None, seed: int, threads: int, device: str) -> PretrainConfig:
-    """The defaults, with what was asked for."""
-    base = PretrainConfig(seed=seed, threads=threads, device=device)
+    """The defaults, with what was asked for; raises DeviceMissing."""
+    base = PretrainConfig(seed=seed, threads=threads, device=usable(device))
     return base if steps is None else replace(base, steps=steps)
 
 
 def train_settings(
     steps: int | None, seed: int, threads: int, device: str, composed_share: float | None
 ) -> TrainConfig:
-    """The defaults, with what was asked for."""
-    base = TrainConfig(seed=seed, threads=threads, device=device)
+    """The defaults, with what was asked for; raises DeviceMissing."""
+    base = TrainConfig(seed=seed, threads=threads, device=usable(device))
     base = base if steps is None else replace(base, steps=steps)
     return base if composed_share is None else replace(base, composed_share=composed_share)
 
@@ -127,8 +138,13 @@ def pictures(sources: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
-    """Pre-train and publish; yields every step, returns the base release."""
+    """Pre-train and publish; yields every step, returns the base release, at once if this run has made it already."""
     taxonomy = load_taxonomy(order.taxonomy)
+    if order.shape.kind != "transformer":
+        raise RecipeError(
+            "pre-training teaches transformer blocks, and this architecture has none: `spanwatch train` starts it from "
+            "image-trained weights as it is"
+        )
     remember(
         run,
         {
@@ -138,6 +154,9 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
             "settings": _repeatable(order.settings),
         },
     )
+    name, made = promised(run, store, order.release_id, f"{_name(order.shape)}.base.{_month()}")
+    if made is not None:
+        return made
     start = initial(order.shape, order.settings.seed, order.init)
     yield from _watched(pretrained(order.images, start, order.settings, run), run)
     network = finished(run / "pretrain.pt", initial(order.shape, order.settings.seed))
@@ -150,7 +169,6 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         },
         seeds={"pre-training": order.settings.seed},
     )
-    name = order.release_id or f"{_name(order.shape)}.base.{_month()}"
     return publish_base(network, order.images, Order(taxonomy, name, None, lineage, store, key))
 
 
@@ -170,7 +188,7 @@ def _probes(order: BaseOrder, labelled: Path, network: DefectNetwork, classes: t
 
 
 def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
-    """Train and publish; yields every step, returns the release."""
+    """Train and publish; yields every step, returns the release, at once if this run has made it already."""
     taxonomy = load_taxonomy(order.taxonomy)
     manifest = read_manifest(order.manifest, taxonomy.names)
     data = digest(manifest)
@@ -190,6 +208,9 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
             "teacher": _repeatable(order.teacher) if order.teacher else None,
         },
     )
+    name, made = promised(run, store, order.release_id, f"{_name(order.shape)}.{_month()}")
+    if made is not None:
+        return made
     for part, rows in split.items():
         write_manifest(run / f"{part}.csv", rows)
     parts = Parts(split["train"], split["validation"], split["test"], unseen(composer))
@@ -206,7 +227,6 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
         seeds=seeds,
         credits=tuple(CREDITS[name] for name in CREDITS if name in {source_of(group) for group in manifest.groups}),
     )
-    name = order.release_id or f"{_name(order.shape)}.{_month()}"
     parent = order.base.id if order.base else None
     return publish(network, parts, Order(taxonomy, name, parent, lineage, store, key))
 
@@ -215,16 +235,26 @@ def parts_of(manifest: Manifest, fold: tuple[int, int] | None) -> dict[Part, Man
     """Training, validation and test parts; of fold (number from 1, folds) the test part is that fold's.
 
     Raises:
-        ManifestError: there is no such fold, or there are fewer groups than folds.
+        ManifestError: there is no such fold, there are fewer groups than folds, or a part would be empty.
     """
     if fold is None:
-        return Split().apply(manifest)
+        return _none_empty(Split().apply(manifest))
     number, count = fold
     if not 1 <= number <= count:
         raise ManifestError(f"fold {number}/{count}: folds are numbered from 1 to {count}")
     rest, test = folds(manifest, count)[number - 1]
     inner = Split(test_share=0.0, validation_share=VALIDATION_OF_FOLD, assigned=()).apply(rest)
-    return {"train": inner["train"], "validation": inner["validation"], "test": test}
+    return _none_empty({"train": inner["train"], "validation": inner["validation"], "test": test})
+
+
+def _none_empty(split: dict[Part, Manifest]) -> dict[Part, Manifest]:
+    for part, rows in split.items():
+        if not len(rows):
+            raise ManifestError(
+                f"no tile for the {part} part: groups are shared out whole, by their names; more photos, or groups "
+                "that are smaller, such as a photo instead of a flight, make every part likely to get one"
+            )
+    return split
 
 
 def starting_network(order: TrainOrder) -> DefectNetwork:

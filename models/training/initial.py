@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm import create_model
 from torch import Tensor
@@ -20,8 +21,12 @@ RENAMED = {"patch_embed.proj.": "stem.0.", "pos_embed": "positions", "fc_norm.":
 HALF = (0.5, 0.5, 0.5)
 
 
+# What a plain vision transformer has beside what we compute with: the token of the class, and heads.
+LEFT_BEHIND = ("cls_token", "reg_token", "head.", "fc.", "pre_logits.")
+
+
 class InitialError(ValueError):
-    """Weights that do not fit the network, with the first names that are missing or of another shape."""
+    """Weights that cannot be had, or do not fit the network: with the first names of which one side has no equal."""
 
 
 def fresh(shape: Architecture, seed: int) -> DefectNetwork:
@@ -37,21 +42,30 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
 
     Args:
         init: None for `fresh`; a `.safetensors` file with this network's tensors or those of a plain vision transformer
-            in timm's names; or `timm:NAME`, which downloads that model's weights where they are not on the disk yet.
+            in timm's names, whose pixels were prepared with a mean and deviation of 0.5 (a file does not say);
+            or `timm:NAME`, which says it, and downloads that model's weights where they are not on the disk yet.
 
     Raises:
-        InitialError: the weights are not those of this architecture; the head may be missing or of other classes.
+        InitialError: the weights cannot be had, or are not those of this architecture; the head may be missing or of
+            other classes.
     """
     network = fresh(shape, seed)
     if init is None:
         return network
     if init.startswith(TIMM):
         name = init.removeprefix(TIMM)
-        model = create_model(name, pretrained=True, num_classes=0, img_size=shape.seen(shape.tile_size))
+        try:
+            model = create_model(name, pretrained=True, num_classes=0, img_size=shape.seen(shape.tile_size))
+        except (RuntimeError, TypeError, OSError) as error:  # no such model, not one of tiles, no network
+            raise InitialError(f"{init}: {error}") from error
         mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
         take(network, _as_ours(model.state_dict(), shape, mean, std), init)
     else:
-        take(network, _as_ours(load_file(Path(init)), shape), init)
+        try:
+            weights = load_file(Path(init))
+        except (SafetensorError, OSError) as error:
+            raise InitialError(f"{init}: not a .safetensors file that can be read: {error}") from error
+        take(network, _as_ours(weights, shape), init)
     return network
 
 
@@ -66,6 +80,9 @@ def take(network: DefectNetwork, weights: Mapping[str, Tensor], whose: str) -> N
     }
     wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
     wrong = [name for name in wrong if not name.endswith("num_batches_tracked")]
+    # A tensor that nobody takes belongs to a layer that ours has not: the start would be another function.
+    kept = (*own, *LEFT_BEHIND, "scale", "bias")
+    wrong += [name for name in weights if not name.startswith(kept)]
     if wrong:
         raise InitialError(f"{whose}: not the weights of this architecture: {', '.join(wrong[:3])} (of {len(wrong)})")
     found = {name: weights[name].float() for name in own if name in weights}

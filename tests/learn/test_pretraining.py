@@ -93,3 +93,16 @@ def test_a_plain_vision_transformer_of_timm_computes_the_same_here(tmp_path: Pat
         expected = theirs.forward_features(prepared)
         found = ours.attend(ours.tokens(pixels))
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)  # their last norm adds 1e-6, ours 1e-5
+
+
+def test_weights_with_layers_that_ours_has_not_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    scaled = VisionTransformer(**sizes, num_classes=0, init_values=1e-6)
+    save_file(
+        {name: value.contiguous() for name, value in scaled.state_dict().items()}, tmp_path / "scaled.safetensors"
+    )
+    with pytest.raises(InitialError, match=r"ls1\.gamma"):
+        initial(PLAIN, 1, str(tmp_path / "scaled.safetensors"))
