@@ -21,7 +21,7 @@ USE = (
 
 
 def card(facts: ReleaseFacts) -> str:
-    """MODEL_CARD.md, generated; nothing in it is written by hand."""
+    """MODEL_CARD.md, generated from the release's files; only a remark in its lineage was somebody's sentence."""
     sections = {
         facts.id: _summary(facts),
         "Intended use": USE,

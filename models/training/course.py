@@ -24,7 +24,7 @@ from models.dataset import (
     write_manifest,
 )
 from models.engines.torch import load_network
-from models.release import Lineage, Release
+from models.release import Credit, Lineage, Release
 from models.releases.store import ReleaseStore
 from models.sources.convert import CREDITS
 from models.synthesis import Composed, Composer, Surfaces
@@ -70,11 +70,19 @@ class Step:
     loss: float
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures without labels, each once and sorted, and the group of each: a manifest's, or the picture's name."""
+
+    images: tuple[Path, ...]
+    groups: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseOrder:
     """What `pretrain` is to make, and from what; see the command's options."""
 
-    images: tuple[Path, ...]
+    pictures: Pictures
     shape: Architecture
     taxonomy: Path
     settings: PretrainConfig
@@ -97,6 +105,7 @@ class TrainOrder:
     surfaces: Path | None = None
     fold: tuple[int, int] | None = None
     release_id: str | None = None
+    remark: str = ""
 
 
 def pretrain_settings(steps: int | None, seed: int, threads: int, device: str) -> PretrainConfig:
@@ -114,32 +123,37 @@ def train_settings(
     return base if composed_share is None else replace(base, composed_share=composed_share)
 
 
-def teacher_settings(steps: int | None, seed: int, threads: int, device: str) -> TrainConfig | None:
+def teacher_settings(steps: int, seed: int, threads: int, device: str) -> TrainConfig | None:
     """The teacher's; None for no steps at all."""
-    base = replace(TEACHER, seed=seed, threads=threads, device=device)
-    return None if steps == 0 else base if steps is None else replace(base, steps=steps)
+    return replace(TEACHER, steps=steps, seed=seed, threads=threads, device=device) if steps else None
 
 
-def pictures(sources: Sequence[Path]) -> tuple[Path, ...]:
-    """Every picture in some folders and manifests, sorted, each once.
+def pictures(sources: Sequence[Path]) -> Pictures:
+    """Every picture in some folders and manifests.
 
     Raises:
         ManifestError: a source that is neither, or none that holds a picture.
     """
-    found: set[Path] = set()
+    named: dict[Path, str] = {}
+    listed: dict[Path, str] = {}
     for source in sources:
         if source.is_dir():
-            found |= {path.resolve() for path in source.rglob("*") if path.suffix.lower() in PICTURES}
+            named |= {path.resolve(): path.stem for path in source.rglob("*") if path.suffix.lower() in PICTURES}
         else:
-            found |= {path.resolve() for path in read_manifest(source).images}
+            manifest = read_manifest(source)
+            listed |= {path.resolve(): group for path, group in zip(manifest.images, manifest.groups, strict=True)}
+    found = named | listed
     if not found:
         raise ManifestError(f"{', '.join(map(str, sources))}: no picture in there")
-    return tuple(sorted(found))
+    images = tuple(sorted(found))
+    return Pictures(images, tuple(found[image] for image in images))
 
 
 def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
     """Pre-train and publish; yields every step, returns the base release, at once if this run has made it already."""
     taxonomy = load_taxonomy(order.taxonomy)
+    images, groups = order.pictures.images, order.pictures.groups
+    data = digest_of(images)
     if order.shape.kind != "transformer":
         raise RecipeError(
             "pre-training teaches transformer blocks, and this architecture has none: `spanwatch train` starts it from "
@@ -149,7 +163,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         run,
         {
             "shape": order.shape,
-            "pictures": digest_of(order.images),
+            "pictures": data,
             "init": _identity(order.init),
             "settings": _repeatable(order.settings),
         },
@@ -158,18 +172,22 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
     if made is not None:
         return made
     start = initial(order.shape, order.settings.seed, order.init)
-    yield from _watched(pretrained(order.images, start, order.settings, run), run)
+    yield from _watched(pretrained(images, start, order.settings, run), run)
     network = finished(run / "pretrain.pt", initial(order.shape, order.settings.seed))
     lineage = Lineage(
         origin=_origin(order.init, order.shape),
         training={
             "pre-training": _words(order.settings.steps, order.settings.batch),
-            "pictures": str(len(order.images)),
+            "pictures": str(len(images)),
             **(_probes(order, order.labelled, network, taxonomy.names) if order.labelled else {}),
         },
+        data={"pictures": data},
         seeds={"pre-training": order.settings.seed},
+        credits=_credits(groups),
     )
-    return publish_base(network, order.images, Order(taxonomy, name, None, lineage, store, key))
+    unknown = np.full((len(images), len(taxonomy.names)), np.nan, dtype=np.float32)
+    unlabelled = Manifest(taxonomy.names, images, groups, unknown)
+    return publish_base(network, unlabelled, Order(taxonomy, name, None, lineage, store, key))
 
 
 def _probes(order: BaseOrder, labelled: Path, network: DefectNetwork, classes: tuple[str, ...]) -> dict[str, str]:
@@ -225,7 +243,7 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
         training=_training(order, parts),
         data={order.manifest.name: data},
         seeds=seeds,
-        credits=tuple(CREDITS[name] for name in CREDITS if name in {source_of(group) for group in manifest.groups}),
+        credits=_credits(manifest.groups),
     )
     parent = order.base.id if order.base else None
     return publish(network, parts, Order(taxonomy, name, parent, lineage, store, key))
@@ -318,6 +336,12 @@ def _identity(init: str | None) -> str | None:
     return init if init is None or init.startswith(TIMM) else digest_of([Path(init)])
 
 
+def _credits(groups: Sequence[str]) -> tuple[Credit, ...]:
+    """Of the sources these groups come from."""
+    sources = {source_of(group) for group in groups}
+    return tuple(credit for name, credit in CREDITS.items() if name in sources)
+
+
 def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
     words = {
         "training": _words(order.settings.steps, order.settings.batch),
@@ -326,6 +350,8 @@ def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
     }
     if order.teacher is not None:
         words["teacher"] = f"{PRESETS['lite2'].stem}, {_words(order.teacher.steps, order.teacher.batch)}"
+    if order.remark:
+        words["remark"] = order.remark.rstrip(".")
     return words
 
 

@@ -99,14 +99,8 @@ def publish(network: DefectNetwork, parts: Parts, order: Order) -> Release:
         return write_release(order.store, NewRelease(facts, folder), order.key)
 
 
-def publish_base(network: DefectNetwork, images: Sequence[Path], order: Order) -> Release:
+def publish_base(network: DefectNetwork, unlabelled: Manifest, order: Order) -> Release:
     """Write a release that has learned no class: for `train --base`, and for whoever wants its embeddings."""
-    unlabelled = Manifest(
-        order.taxonomy.names,
-        tuple(images),
-        tuple(path.stem for path in images),
-        np.full((len(images), len(order.taxonomy.names)), np.nan, dtype=np.float32),
-    )
     rounded = round_weights(network, read_tiles(some_of(unlabelled, SNAPPING_TILES), network.shape.tile_size))
     with tempfile.TemporaryDirectory(prefix="spanwatch-release-") as name:
         _write_models(rounded, Path(name), unlabelled, some_of(unlabelled, GOLDEN_TILES))

@@ -28,7 +28,7 @@ Labels = NDArray[np.float32]
 class TrainConfig:
     """How to train; the defaults made the shipped release."""
 
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 32
     size: int = 224  # pixels of the crops: what they show is then as large as in service, on average
     composed_share: float = 0.25  # of each batch

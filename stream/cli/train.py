@@ -64,7 +64,7 @@ def pretrain(
     with guarded(), _trouble():
         course = _load("models.training.course")
         order = course.BaseOrder(
-            images=course.pictures(sources),
+            pictures=course.pictures(sources),
             shape=_shape(architecture, taxonomy),
             taxonomy=taxonomy,
             init=init,
@@ -88,8 +88,9 @@ def train(
     ] = None,
     fold: Annotated[str | None, typer.Option(help="For cross-validation: test on fold K of N.", metavar="K/N")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles.", min=1)] = None,
-    teacher_steps: Annotated[int | None, typer.Option(help="Steps of the teacher; 0: no teacher.", min=0)] = None,
+    teacher_steps: Annotated[int, typer.Option(help="Steps of a larger teacher first, such as 600.", min=0)] = 0,
     release_id: IdOption = None,
+    remark: Annotated[str, typer.Option(help="A sentence for the card, beside what was measured.")] = "",
     taxonomy: TaxonomyOption = TAXONOMY,
     seed: SeedOption = 1,
     threads: ThreadsOption = 2,
@@ -97,7 +98,7 @@ def train(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a release from labelled tiles: a teacher first, then the network that serves, then calibration and export.
+    """Make a release from labelled tiles: train, calibrate, choose thresholds, export, quantise, measure, sign.
 
     Photos are split by group; what the release's figures rest on was never trained on. Stopped at any time, the same
     command goes on where it was.
@@ -116,6 +117,7 @@ def train(
             base=None if base is None else _base(base, section),
             init=init,
             release_id=release_id,
+            remark=remark,
             surfaces=data,
             fold=_fold(fold),
             settings=course.train_settings(

@@ -90,6 +90,7 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     made = json.loads(base.stdout)
     words = ("train", site / "manifest.csv", "--out", site / "run", "--base", made["folder"], *options)
     words = (*words, "--steps", "3", "--teacher-steps", "2", "--composed", "0.25", "--id", "bolts.1")
+    words = (*words, "--remark", "Made in a test.")
     with subprocess.Popen(command(*words), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as victim:
         while victim.poll() is None and not (site / "run" / "teacher.pt").exists():
             pass
@@ -99,6 +100,7 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     assert done.returncode == 0, done.stderr
     assert not connections.exists(), connections.read_text()
     assert json.loads(done.stdout)["release"] == "bolts.1"
+    assert "- remark: Made in a test." in (site / "run" / "releases" / "bolts.1" / CARD_FILE).read_text()
     again = run(*words)
     assert (again.returncode, json.loads(again.stdout)) == (0, json.loads(done.stdout)), again.stderr
     assert (site / "run" / "curve.png").stat().st_size > 0
