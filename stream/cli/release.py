@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from models.release import CARD_FILE, Release, ReleaseError
+from models.release import CARD_FILE, CHAMPION, Release, ReleaseError
 from models.releases.archive import export_release, import_release
 from models.releases.foreign import ForeignModel, import_onnx
 from models.releases.store import By, default_store
@@ -94,15 +94,26 @@ def verify(name: NameArgument = "champion", config: ConfigOption = None, as_json
 
 
 @release_app.command()
-def promote(name: NameArgument, why: WhyOption = "", config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def promote(
+    name: NameArgument,
+    role: Annotated[
+        Literal["champion", "candidate", "shadow"], typer.Option("--as", help="What the release is to be called.")
+    ] = "champion",
+    why: WhyOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Make a release the champion, after checking it as `verify` does; roles that start from now on run it.
+
+    As candidate or shadow it gets that name alone, for `engine check --release candidate` and the like.
 
     Example: spanwatch release promote pier-7-tuned --why "better on the east quay"
     """
     with guarded():
         store = writable_store(load_config(config).engine)
+        by = By(getpass.getuser(), why)
         with refusals():
-            release = store.promote(name, By(getpass.getuser(), why), engine_agrees)
+            release = store.promote(name, by, engine_agrees) if role == CHAMPION else store.point(role, name, by)
         _say_aliases(release, store.aliases(), as_json)
 
 

@@ -83,6 +83,14 @@ def test_a_model_made_elsewhere_runs_only_after_it_was_promoted_and_can_be_taken
     assert "small.1" in shown and "champion" in shown
 
 
+def test_a_candidate_has_its_name_and_runs_nothing(box: Box) -> None:
+    [told] = box.json("promote", "small.1", "--as", "candidate")
+    assert told == {"id": "small.1", "aliases": {"candidate": "small.1", "champion": SHIPPED}}
+    assert box.json("show", "candidate")[0]["id"] == "small.1" and box.json("show")[0]["id"] == SHIPPED
+    refused = box("promote", "small.1", "--as", "previous")
+    assert refused.exit_code == 2
+
+
 def test_a_release_travels_to_a_box_that_trusts_the_key_and_to_no_other(box: Box, tmp_path: Path) -> None:
     [sent] = box.json("export", "small.1", tmp_path / "small.tar")
     other, stranger = Box(tmp_path / "other"), Box(tmp_path / "stranger")
