@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.architecture import PRESETS, Architecture, with_classes
 from models.dataset import (
     Manifest,
     ManifestError,
-    Part,
-    Split,
     digest,
     digest_of,
-    folds,
     read_manifest,
     source_of,
     write_manifest,
@@ -27,10 +23,10 @@ from models.engines.torch import load_network
 from models.release import Credit, Lineage, Release
 from models.releases.store import ReleaseStore
 from models.sources.convert import CREDITS
-from models.synthesis import Composed, Composer, Surfaces
-from models.taxonomy import Taxonomy, load_taxonomy
+from models.taxonomy import load_taxonomy
 from models.training import curve
-from models.training.initial import TIMM, initial, take
+from models.training.initial import identity, initial, take
+from models.training.parts import composer_of, parts_of, unseen
 from models.training.precision import usable
 from models.training.pretrain import PretrainConfig
 from models.training.probe import probe
@@ -50,14 +46,6 @@ from models.training.train import Lessons, TrainConfig
 from models.vit import STEM_ORIGIN, DefectNetwork
 
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
-SCENES = "scene"
-"""The source of pictures that show no concrete, or none alone."""
-CLEAN_TILES = 2000
-"""Real tiles without a defect that composed ones are painted on: enough to vary, few enough to keep in memory."""
-VALIDATION_OF_FOLD = 0.1
-"""Share of a fold's other groups that calibration and thresholds come from."""
-UNSEEN_TILES, UNSEEN_FROM = 600, 1 << 40
-"""Composed tiles that choose thresholds where no photo can, and the first of their numbers."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +152,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         {
             "shape": order.shape,
             "pictures": data,
-            "init": _identity(order.init),
+            "init": identity(order.init),
             "settings": _repeatable(order.settings),
         },
     )
@@ -211,7 +199,9 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     manifest = read_manifest(order.manifest, taxonomy.names)
     data = digest(manifest)
     split = parts_of(manifest, order.fold)
-    composer = composer_of(order, split, taxonomy)
+    composer = (
+        composer_of(split, taxonomy, order.surfaces, order.settings.seed) if order.settings.composed_share else None
+    )
     remember(
         run,
         {
@@ -220,7 +210,7 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
             "taxonomy": taxonomy,
             "textures": digest_of(composer.surfaces.files) if composer else None,
             "base": order.base.digest if order.base else None,
-            "init": _identity(order.init),
+            "init": identity(order.init),
             "fold": order.fold,
             "settings": _repeatable(order.settings),
             "teacher": _repeatable(order.teacher) if order.teacher else None,
@@ -249,32 +239,6 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     return publish(network, parts, Order(taxonomy, name, parent, lineage, store, key))
 
 
-def parts_of(manifest: Manifest, fold: tuple[int, int] | None) -> dict[Part, Manifest]:
-    """Training, validation and test parts; of fold (number from 1, folds) the test part is that fold's.
-
-    Raises:
-        ManifestError: there is no such fold, there are fewer groups than folds, or a part would be empty.
-    """
-    if fold is None:
-        return _none_empty(Split().apply(manifest))
-    number, count = fold
-    if not 1 <= number <= count:
-        raise ManifestError(f"fold {number}/{count}: folds are numbered from 1 to {count}")
-    rest, test = folds(manifest, count)[number - 1]
-    inner = Split(test_share=0.0, validation_share=VALIDATION_OF_FOLD, assigned=()).apply(rest)
-    return _none_empty({"train": inner["train"], "validation": inner["validation"], "test": test})
-
-
-def _none_empty(split: dict[Part, Manifest]) -> dict[Part, Manifest]:
-    for part, rows in split.items():
-        if not len(rows):
-            raise ManifestError(
-                f"no tile for the {part} part: groups are shared out whole, by their names; more photos, or groups "
-                "that are smaller, such as a photo instead of a flight, make every part likely to get one"
-            )
-    return split
-
-
 def starting_network(order: TrainOrder) -> DefectNetwork:
     """What training starts from, as it was before the first step."""
     network = initial(order.shape, order.settings.seed, order.init)
@@ -283,37 +247,6 @@ def starting_network(order: TrainOrder) -> DefectNetwork:
         base.fold_preprocessing(False)
         take(network, base.state_dict(), order.base.id)
     return network
-
-
-def composer_of(order: TrainOrder, split: Mapping[Part, Manifest], taxonomy: Taxonomy) -> Composer | None:
-    """Paints on textures and sound tiles, none of the validation or test part; None if nothing composed is wanted."""
-    if order.settings.composed_share == 0.0:
-        return None
-    held_back = {*split["validation"].groups, *split["test"].groups}
-    surfaces = Surfaces.from_folder(order.surfaces, held_back) if order.surfaces else Surfaces.procedural()
-    train, seed = split["train"], order.settings.seed
-    chosen = np.random.default_rng(seed).permutation(sound(train))[:CLEAN_TILES]
-    return Composer(taxonomy.names, surfaces.with_tiles([train.images[row] for row in chosen]), seed, taxonomy.widths)
-
-
-def sound(manifest: Manifest) -> NDArray[np.intp]:
-    """Rows that may pass for sound concrete: free of every class that their source labels, without a doubtful one.
-
-    What a source never labels is taken for absent: whoever photographs walls for cracks would have seen a spall. Scenes
-    are no concrete.
-    """
-    sources = np.array([source_of(group) for group in manifest.groups])
-    found = np.zeros(len(manifest), dtype=bool)
-    for source in np.unique(sources[sources != SCENES]):
-        here = sources == source
-        labelled = ~np.isnan(manifest.labels[here]).all(axis=0)
-        found[here] = labelled.any() & (manifest.labels[here][:, labelled] == 0).all(axis=1)
-    return np.flatnonzero(found)
-
-
-def unseen(composer: Composer | None) -> list[Composed]:
-    """Composed tiles of numbers that no training reaches."""
-    return [] if composer is None else [composer.compose(UNSEEN_FROM + number) for number in range(UNSEEN_TILES)]
 
 
 def _watched(stages: Iterator[Progress], run: Path) -> Iterator[Step]:
@@ -329,11 +262,6 @@ def _watched(stages: Iterator[Progress], run: Path) -> Iterator[Step]:
 def _repeatable(settings: TrainConfig | PretrainConfig) -> TrainConfig | PretrainConfig:
     """Settings without what changes no weight in principle: a run may go on with other threads."""
     return replace(settings, threads=0, save_every=0, device="")
-
-
-def _identity(init: str | None) -> str | None:
-    """What a run starts from: the name of weights that are kept elsewhere, or what is in the file."""
-    return init if init is None or init.startswith(TIMM) else digest_of([Path(init)])
 
 
 def _credits(groups: Sequence[str]) -> tuple[Credit, ...]:

@@ -13,6 +13,7 @@ from timm import create_model
 from torch import Tensor
 
 from models.architecture import Architecture
+from models.dataset import digest_of
 from models.vit import DefectNetwork, load_image_trained_stem
 
 TIMM = "timm:"
@@ -67,6 +68,18 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
             raise InitialError(f"{init}: not a .safetensors file that can be read: {error}") from error
         take(network, _as_ours(weights, shape), init)
     return network
+
+
+def identity(init: str | None) -> str | None:
+    """What tells one `init` of `initial` from another: the name of weights that are kept elsewhere, or a file's digest.
+
+    Raises:
+        InitialError: there is no such file.
+    """
+    try:
+        return init if init is None or init.startswith(TIMM) else digest_of([Path(init)])
+    except OSError as error:
+        raise InitialError(f"{init}: not a .safetensors file that can be read: {error}") from error
 
 
 def take(network: DefectNetwork, weights: Mapping[str, Tensor], whose: str) -> None:

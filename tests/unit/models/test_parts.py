@@ -4,18 +4,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("torch")
-pytest.importorskip("timm")
-
-from models.architecture import Architecture
 from models.dataset import Manifest, source_of
 from models.taxonomy import load_taxonomy
-from models.training.course import TrainOrder, composer_of, parts_of, sound
-from models.training.train import TrainConfig
+from models.training.parts import composer_of, parts_of, sound
 
 CLASSES = ("crack", "spalling")
 LABELS = st.sampled_from([0.0, 1.0, np.nan])
@@ -44,17 +38,8 @@ def test_nothing_that_is_held_back_is_painted_on(tmp_path: Path) -> None:
     groups = (*(f"scene/{name}" for name in names), *(f"deck/{number}" for number in range(30)))
     images = tuple(tmp_path / f"{group.replace('/', '-')}.jpg" for group in groups)
     manifest = Manifest(CLASSES, images, groups, np.zeros((len(groups), 2), np.float32))
-    order = TrainOrder(
-        manifest=tmp_path / "unused.csv",
-        shape=Architecture(),
-        taxonomy=Path("configs/taxonomy.toml"),
-        settings=TrainConfig(),
-        teacher=None,
-        surfaces=tmp_path,
-    )
     split = parts_of(manifest, None)
-    composer = composer_of(order, split, load_taxonomy(order.taxonomy))
-    assert composer is not None
+    composer = composer_of(split, load_taxonomy(Path("configs/taxonomy.toml")), tmp_path, seed=1)
     used = {f"scene/{file.stem}" for file in composer.surfaces.files}
     held_back = {*split["validation"].groups, *split["test"].groups}
     assert used == {f"scene/{name}" for name in names} - held_back
