@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -23,6 +24,11 @@ def cpu_model(path: Path = CPUINFO) -> str:
 def has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 numbers; without, it would only be asked for."""
     return bool(BF16_FLAGS & cpu_flags())
+
+
+def has_int8() -> bool:
+    """Whether the CPU adds products of 8-bit numbers up exactly; without, two of them share 16 bits and are cut off."""
+    return bool(INT8_FLAGS & cpu_flags())
 
 
 def cores() -> int:

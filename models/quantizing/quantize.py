@@ -7,15 +7,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from models.engines.onnxruntime import import_quantization, write_folded
+from models.engines.onnxruntime import import_quantization, run_as_written, write_folded
 from models.engines.openvino import run_graph
-from models.engines.processor import has_bf16
+from models.engines.processor import has_bf16, has_int8
 from models.quantizing.graph import (
     Layer,
     check_standard,
@@ -111,14 +111,20 @@ def _shifted(
 ) -> NDArray[np.float32]:
     """Write `out` once more with the mean shift of each class's logits taken back; what it says then.
 
-    The shift is that of the file as it will run: where the CPU has bfloat16, that rounds too.
+    The shift is that of the file where it will run: with exact whole numbers, which this CPU may not have, and
+    rounded to bfloat16 where this CPU has it.
     """
-    hint: Literal["f32", "bf16"] = "bf16" if has_bf16() else "f32"
-    found = run_graph(out, tiles, hint)[0]
+    found = _served(out, tiles)
     if shift_logits(made, (_logits(expected) - _logits(found)).mean(axis=0)):
         onnx.save(made, out)
-        found = run_graph(out, tiles, hint)[0]
+        found = _served(out, tiles)
     return found
+
+
+def _served(path: Path, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    if not has_int8():
+        return run_as_written(path, tiles)
+    return run_graph(path, tiles, "bf16" if has_bf16() else "f32")[0]
 
 
 def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
