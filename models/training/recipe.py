@@ -74,9 +74,9 @@ def promised(run: Path, store: ReleaseStore, wanted: str | None, usual: str) -> 
     """
     note = run / ID_FILE
     noted = note.read_text(encoding="utf-8") if note.exists() else None
-    if noted is not None and wanted in {None, noted}:
-        return noted, store.open(noted) if noted in store.own_ids() else None
-    taken = set(store.ids())
+    taken, own = set(store.ids()), store.own_ids()
+    if noted is not None and wanted in {None, noted} and (noted in own or noted not in taken):
+        return noted, store.open(noted) if noted in own else None
     if wanted in taken:
         raise RecipeError(f"there is a release {wanted!r} already, and a release never changes: give another --id")
     name = wanted or next(name for letter in ("", *ascii_lowercase[1:]) if (name := usual + letter) not in taken)

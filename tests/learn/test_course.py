@@ -169,5 +169,7 @@ def test_an_id_is_settled_when_a_run_begins_and_kept(tmp_path: Path) -> None:
     assert promised(tmp_path, store, None, SHIPPED) == (SHIPPED + "b", None)
     assert promised(tmp_path, store, None, "of-next-month") == (SHIPPED + "b", None)
     assert promised(tmp_path, store, "other", SHIPPED) == ("other", None)
+    (tmp_path / "id").write_text(SHIPPED)  # since the run began, spanwatch has come to ship one of that name
+    assert promised(tmp_path, store, None, SHIPPED) == (SHIPPED + "b", None)
     with pytest.raises(RecipeError, match="another --id"):
         promised(tmp_path, store, SHIPPED, "usual")
