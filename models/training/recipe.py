@@ -77,9 +77,11 @@ def promised(run: Path, store: ReleaseStore, wanted: str | None, usual: str) -> 
     taken, own = set(store.ids()), store.own_ids()
     if noted is not None and wanted in {None, noted} and (noted in own or noted not in taken):
         return noted, store.open(noted) if noted in own else None
-    if wanted in taken:
-        raise RecipeError(f"there is a release {wanted!r} already, and a release never changes: give another --id")
-    name = wanted or next(name for letter in ("", *ascii_lowercase[1:]) if (name := usual + letter) not in taken)
+    free = [name for letter in ("", *ascii_lowercase[1:]) if (name := usual + letter) not in taken]
+    if wanted in taken or not (wanted or free):
+        there = wanted or usual
+        raise RecipeError(f"there is a release {there!r} already, and a release never changes: give another --id")
+    name = wanted or free[0]
     _settle(note, name.encode())
     return name, None
 

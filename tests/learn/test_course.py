@@ -125,10 +125,9 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     assert {"model.onnx", "model.int8.onnx", "model.safetensors", "evaluation.npz"} <= set(release["files"])
 
 
-def test_a_folder_of_another_run_is_refused(site: Path) -> None:
-    refused = run(
-        "pretrain", site / "manifest.csv", "--out", site / "base", "--steps", "5", "--taxonomy", site / "taxonomy.toml"
-    )
+def test_a_folder_of_another_run_is_refused(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    refused = run("pretrain", site / "manifest.csv", "--out", tmp_path, "--taxonomy", site / "taxonomy.toml")
     assert refused.returncode == 2 and "another plan" in " ".join(refused.stderr.split())
 
 
