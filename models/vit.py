@@ -83,7 +83,7 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
         return attended
 
     def embed(self, tiles: Tensor) -> Tensor:
-        """float32[n, width] from uint8[n, h, w, 3]; h and w may be smaller than the tile size while training."""
+        """float32[n, width] from uint8[n, h, w, 3]; h and w may be smaller than the tile size: see `_place`."""
         tokens = self.tokens(tiles)
         pooled: Tensor = (tokens.flatten(1, 2) if self.shape.kind == "convolution" else self.attend(tokens)).mean(dim=1)
         return pooled
@@ -110,12 +110,19 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
         return torch.sigmoid(self.logits(embeddings) * self.scale + self.bias), embeddings
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        if not self.training or (rows, columns) == (self.side, self.side):
+        if (rows, columns) == (self.side, self.side):
             return self.positions
-        # A smaller crop stands anywhere in the tile, so that no position goes untrained.
-        top = int(torch.randint(self.side - rows + 1, ()))
-        left = int(torch.randint(self.side - columns + 1, ()))
-        return self.positions[:, top : top + rows, left : left + columns]
+        return self.positions.index_select(1, self._place(rows)).index_select(2, self._place(columns))
+
+    def _place(self, length: int) -> Tensor:
+        """int64[length]: where a crop of that many tokens stands along a side of the tile.
+
+        In training anywhere, so that no position goes untrained; else in the middle. Drawn as a tensor, because a
+        number would become a constant of a compiled network.
+        """
+        device, room = self.positions.device, self.side - length
+        first = torch.randint(room + 1, (1,), device=device) if self.training else room // 2
+        return first + torch.arange(length, device=device)
 
 
 def _stem(shape: Architecture) -> nn.Sequential:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from models.architecture import PRESETS, Architecture, with_classes
-from models.dataset import (
-    Manifest,
-    ManifestError,
-    digest,
-    digest_of,
-    read_manifest,
-    source_of,
-    write_manifest,
-)
+from models.dataset import Manifest, Part, digest, digest_of, read_manifest, source_of, write_manifest
 from models.engines.torch import load_network
 from models.release import Credit, Lineage, Release
 from models.releases.store import ReleaseStore
 from models.sources.convert import CREDITS
-from models.taxonomy import load_taxonomy
+from models.taxonomy import Taxonomy, load_taxonomy
 from models.training import curve
 from models.training.initial import identity, initial, take
-from models.training.parts import composer_of, parts_of, unseen
-from models.training.precision import usable
+from models.training.orders import BaseOrder, TrainOrder
+from models.training.parts import composer_of, demand_shippable, parts_of, unseen
 from models.training.pretrain import PretrainConfig
 from models.training.probe import probe
 from models.training.publish import Order, Parts, publish, publish_base
 from models.training.recipe import (
-    TEACHER,
     Progress,
     RecipeError,
     Teaching,
@@ -45,8 +36,6 @@ from models.training.recipe import (
 from models.training.train import Lessons, TrainConfig
 from models.vit import STEM_ORIGIN, DefectNetwork
 
-PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
-
 
 @dataclass(frozen=True)
 class Step:
@@ -58,89 +47,13 @@ class Step:
     loss: float
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures without labels, each once and sorted, and the group of each: a manifest's, or the picture's name."""
-
-    images: tuple[Path, ...]
-    groups: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseOrder:
-    """What `pretrain` is to make, and from what; see the command's options."""
-
-    pictures: Pictures
-    shape: Architecture
-    taxonomy: Path
-    settings: PretrainConfig
-    init: str | None = None
-    labelled: Path | None = None
-    release_id: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOrder:
-    """What `train` is to make, and from what; see the command's options."""
-
-    manifest: Path
-    shape: Architecture
-    taxonomy: Path
-    settings: TrainConfig
-    teacher: TrainConfig | None
-    base: Release | None = None
-    init: str | None = None
-    surfaces: Path | None = None
-    fold: tuple[int, int] | None = None
-    release_id: str | None = None
-    remark: str = ""
-
-
-def pretrain_settings(steps: int | None, seed: int, threads: int, device: str) -> PretrainConfig:
-    """The defaults, with what was asked for; raises DeviceMissing."""
-    base = PretrainConfig(seed=seed, threads=threads, device=usable(device))
-    return base if steps is None else replace(base, steps=steps)
-
-
-def train_settings(
-    steps: int | None, seed: int, threads: int, device: str, composed_share: float | None
-) -> TrainConfig:
-    """The defaults, with what was asked for; raises DeviceMissing."""
-    base = TrainConfig(seed=seed, threads=threads, device=usable(device))
-    base = base if steps is None else replace(base, steps=steps)
-    return base if composed_share is None else replace(base, composed_share=composed_share)
-
-
-def teacher_settings(steps: int, seed: int, threads: int, device: str) -> TrainConfig | None:
-    """The teacher's; None for no steps at all."""
-    return replace(TEACHER, steps=steps, seed=seed, threads=threads, device=device) if steps else None
-
-
-def pictures(sources: Sequence[Path]) -> Pictures:
-    """Every picture in some folders and manifests.
-
-    Raises:
-        ManifestError: a source that is neither, or none that holds a picture.
-    """
-    named: dict[Path, str] = {}
-    listed: dict[Path, str] = {}
-    for source in sources:
-        if source.is_dir():
-            named |= {path.resolve(): path.stem for path in source.rglob("*") if path.suffix.lower() in PICTURES}
-        else:
-            manifest = read_manifest(source)
-            listed |= {path.resolve(): group for path, group in zip(manifest.images, manifest.groups, strict=True)}
-    found = named | listed
-    if not found:
-        raise ManifestError(f"{', '.join(map(str, sources))}: no picture in there")
-    images = tuple(sorted(found))
-    return Pictures(images, tuple(found[image] for image in images))
-
-
 def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Generator[Step, None, Release]:
     """Pre-train and publish; yields every step, returns the base release, at once if this run has made it already."""
     taxonomy = load_taxonomy(order.taxonomy)
     images, groups = order.pictures.images, order.pictures.groups
+    unknown = np.full((len(images), len(taxonomy.names)), np.nan, dtype=np.float32)
+    unlabelled = Manifest(taxonomy.names, images, groups, unknown)
+    demand_shippable(unlabelled, "these pictures")
     data = digest_of(images)
     if order.shape.kind != "transformer":
         raise RecipeError(
@@ -173,8 +86,6 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         seeds={"pre-training": order.settings.seed},
         credits=_credits(groups),
     )
-    unknown = np.full((len(images), len(taxonomy.names)), np.nan, dtype=np.float32)
-    unlabelled = Manifest(taxonomy.names, images, groups, unknown)
     return publish_base(network, unlabelled, Order(taxonomy, name, None, lineage, store, key))
 
 
@@ -199,16 +110,14 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     manifest = read_manifest(order.manifest, taxonomy.names)
     data = digest(manifest)
     split = parts_of(manifest, order.fold)
-    composer = (
-        composer_of(split, taxonomy, order.surfaces, order.settings.seed) if order.settings.composed_share else None
-    )
+    lessons = _lessons(order, order.settings, split, taxonomy)
     remember(
         run,
         {
             "shape": order.shape,
             "data": data,
             "taxonomy": taxonomy,
-            "textures": digest_of(composer.surfaces.files) if composer else None,
+            "textures": digest_of(lessons.composer.surfaces.files) if lessons.composer else None,
             "base": order.base.digest if order.base else None,
             "init": identity(order.init),
             "fold": order.fold,
@@ -221,12 +130,14 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
         return made
     for part, rows in split.items():
         write_manifest(run / f"{part}.csv", rows)
-    parts = Parts(split["train"], split["validation"], split["test"], unseen(composer))
-    start = starting_network(order)
-    teaching = Teaching(PRESETS["lite2"], order.teacher) if order.teacher else None
-    lessons = Lessons(parts.train, composer)
+    parts = Parts(split["train"], split["validation"], split["test"], unseen(lessons.composer))
+    teaching = None
+    if order.teacher is not None:
+        taught = _lessons(order, order.teacher, split, taxonomy)
+        teaching = Teaching(taught, starting_network(order, order.teacher.seed), order.teacher)
+    start = starting_network(order, order.settings.seed)
     yield from _watched(trained(lessons, start, order.settings, run, teaching), run)
-    network = finished(run / "train.pt", starting_network(order))
+    network = finished(run / "train.pt", starting_network(order, order.settings.seed))
     seeds = {"training": order.settings.seed} | ({"teacher": order.teacher.seed} if order.teacher else {})
     lineage = Lineage(
         origin=_origin(order.init, order.shape),
@@ -239,9 +150,16 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     return publish(network, parts, Order(taxonomy, name, parent, lineage, store, key))
 
 
-def starting_network(order: TrainOrder) -> DefectNetwork:
-    """What training starts from, as it was before the first step."""
-    network = initial(order.shape, order.settings.seed, order.init)
+def _lessons(order: TrainOrder, settings: TrainConfig, split: Mapping[Part, Manifest], taxonomy: Taxonomy) -> Lessons:
+    """What a run with these settings learns from: the training part, and composed tiles of its own seed."""
+    if not settings.composed_share:
+        return Lessons(split["train"])
+    return Lessons(split["train"], composer_of(split, taxonomy, order.surfaces, settings.seed))
+
+
+def starting_network(order: TrainOrder, seed: int) -> DefectNetwork:
+    """What training starts from, as it was before the first step; the head is drawn from the seed."""
+    network = initial(order.shape, seed, order.init)
     if order.base is not None:
         base = load_network(order.base)
         base.fold_preprocessing(False)
@@ -261,7 +179,7 @@ def _watched(stages: Iterator[Progress], run: Path) -> Iterator[Step]:
 
 def _repeatable(settings: TrainConfig | PretrainConfig) -> TrainConfig | PretrainConfig:
     """Settings without what changes no weight in principle: a run may go on with other threads."""
-    return replace(settings, threads=0, save_every=0, device="")
+    return replace(settings, threads=0, save_every=0, device="", compile=False)
 
 
 def _credits(groups: Sequence[str]) -> tuple[Credit, ...]:
@@ -277,7 +195,9 @@ def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
         "tiles": f"{len(parts.train)} train, {len(parts.validation)} validation, {len(parts.test)} test",
     }
     if order.teacher is not None:
-        words["teacher"] = f"{PRESETS['lite2'].stem}, {_words(order.teacher.steps, order.teacher.batch)}"
+        words["teacher"] = (
+            f"the same from seed {order.teacher.seed}, {_words(order.teacher.steps, order.teacher.batch)}"
+        )
     if order.remark:
         words["remark"] = order.remark.rstrip(".")
     return words

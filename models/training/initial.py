@@ -65,7 +65,7 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
         try:
             weights = load_file(Path(init))
         except (SafetensorError, OSError) as error:
-            raise InitialError(f"{init}: not a .safetensors file that can be read: {error}") from error
+            raise _unreadable(init, error) from error
         take(network, _as_ours(weights, shape), init)
     return network
 
@@ -79,7 +79,11 @@ def identity(init: str | None) -> str | None:
     try:
         return init if init is None or init.startswith(TIMM) else digest_of([Path(init)])
     except OSError as error:
-        raise InitialError(f"{init}: not a .safetensors file that can be read: {error}") from error
+        raise _unreadable(init, error) from error
+
+
+def _unreadable(init: str | None, error: Exception) -> InitialError:
+    return InitialError(f"{init}: not a .safetensors file that can be read: {error}")
 
 
 def take(network: DefectNetwork, weights: Mapping[str, Tensor], whose: str) -> None:

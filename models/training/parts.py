@@ -14,6 +14,8 @@ from models.taxonomy import Taxonomy
 
 SCENES = "scene"
 """The source of pictures that show no concrete, or none alone."""
+SHARE_ALIKE = "quay"
+"""The source whose tiles stay out of a release's own files, because its licence would reach them."""
 CLEAN_TILES = 2000
 """Real tiles without a defect that composed ones are painted on: enough to vary, few enough to keep in memory."""
 VALIDATION_OF_FOLD = 0.1
@@ -26,26 +28,47 @@ def parts_of(manifest: Manifest, fold: tuple[int, int] | None) -> dict[Part, Man
     """Training, validation and test parts; of fold (number from 1, folds) the test part is that fold's.
 
     Raises:
-        ManifestError: there is no such fold, there are fewer groups than folds, or a part would be empty.
+        ManifestError: there is no such fold, there are fewer groups than folds, or a part would be empty or hold no
+            tile that may be put into a release.
     """
     if fold is None:
-        return _none_empty(Split().apply(manifest))
+        return _none_wanting(Split().apply(manifest))
     number, count = fold
     if not 1 <= number <= count:
         raise ManifestError(f"fold {number}/{count}: folds are numbered from 1 to {count}")
     rest, test = folds(manifest, count)[number - 1]
     inner = Split(test_share=0.0, validation_share=VALIDATION_OF_FOLD, assigned=()).apply(rest)
-    return _none_empty({"train": inner["train"], "validation": inner["validation"], "test": test})
+    return _none_wanting({"train": inner["train"], "validation": inner["validation"], "test": test})
 
 
-def _none_empty(split: dict[Part, Manifest]) -> dict[Part, Manifest]:
+def _none_wanting(split: dict[Part, Manifest]) -> dict[Part, Manifest]:
     for part, rows in split.items():
         if not len(rows):
             raise ManifestError(
                 f"no tile for the {part} part: groups are shared out whole, by their names; more photos, or groups "
                 "that are smaller, such as a photo instead of a flight, make every part likely to get one"
             )
+        if part != "validation":
+            demand_shippable(rows, f"the {part} part")
     return split
+
+
+def demand_shippable(manifest: Manifest, whose: str) -> None:
+    """Refuse tiles of which a release could carry none.
+
+    Raises:
+        ManifestError: all of them are of the source that stays out.
+    """
+    if not shippable(manifest).any():
+        raise ManifestError(
+            f"all tiles of {whose} are of {SHARE_ALIKE!r}; a release carries some tiles, and the licence of these "
+            "would reach the whole of it: add photos of another source"
+        )
+
+
+def shippable(manifest: Manifest) -> NDArray[np.bool_]:
+    """bool[n]: the tiles that may be put into a release's files."""
+    return np.array([source_of(group) != SHARE_ALIKE for group in manifest.groups], dtype=bool)
 
 
 def composer_of(split: Mapping[Part, Manifest], taxonomy: Taxonomy, textures: Path | None, seed: int) -> Composer:

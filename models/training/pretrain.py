@@ -44,6 +44,7 @@ class PretrainConfig:
     threads: int = 2
     save_every: int = 50
     device: str = "cpu"
+    compile: bool = False  # the network, before the first step: minutes, which a long run on a card gains back
 
 
 class Student(nn.Module):  # type: ignore[misc, unused-ignore]
@@ -91,12 +92,13 @@ def pretrain(images: Sequence[Path], start: DefectNetwork, config: PretrainConfi
     if checkpoint.exists():
         state.load(checkpoint)
     student.train()
+    guessing = torch.compile(student) if config.compile else student
     while state.step < config.steps:
         random = np.random.default_rng((config.seed, state.step))
         rows = random.integers(len(images), size=config.batch)
         size = start.shape.tile_size
         tiles = np.stack([augment(read_tile(images[row], size), config.size, random) for row in rows])
-        _step(state, student, teacher, torch.from_numpy(tiles), config)
+        _step(state, guessing, teacher, torch.from_numpy(tiles), config)
         if state.step % config.save_every == 0 or state.step == config.steps:
             state.save(checkpoint)
         yield state

@@ -38,6 +38,7 @@ from models.releases.writing import NewRelease, write_release
 from models.synthesis import Composed
 from models.taxonomy import Taxonomy
 from models.training.export import reference, round_weights, write_golden, write_onnx, write_weights
+from models.training.parts import shippable
 from models.vit import DefectNetwork
 
 GOLDEN_TILES = 24
@@ -181,11 +182,9 @@ def logits_of(network: DefectNetwork, tiles: Iterable[NDArray[np.uint8]]) -> NDA
 
 
 def some_of(manifest: Manifest, count: int) -> Manifest:
-    """Tiles of every class, some with and some without it, then any others; always the same ones.
-
-    Tiles of the quay stay out: their licence (share alike) would reach the file.
-    """
-    allowed = np.array([not group.startswith("quay/") for group in manifest.groups])
+    """Tiles of every class, some with and some without it, then any others; always the same ones, and none that may not
+    be put into a release's files."""
+    allowed = shippable(manifest)
     random = np.random.default_rng(0)
     share = max(1, count // (2 * len(manifest.classes)))
     chosen: list[int] = []

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
 import msgspec
 
-from models.architecture import PRESETS, Architecture
 from models.release import Release
 from models.releases.store import ReleaseStore
-from models.training.initial import fresh, state_of
+from models.training.initial import state_of
 from models.training.pretrain import PretrainConfig, pretrain
 from models.training.train import Lessons, State, TrainConfig, train
 from models.vit import DefectNetwork
 
-TEACHER = TrainConfig(steps=600)
 PLAN_FILE, ID_FILE = "plan.json", "id"
 
 
@@ -37,10 +36,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Teaching:
-    """A teacher of its own architecture, trained first, on the same lessons."""
+    """A run that comes first, and whose network then teaches: another draw of the same thing, to learn from besides.
 
-    shape: Architecture = field(default_factory=lambda: PRESETS["lite2"])
-    config: TrainConfig = TEACHER
+    Some of what a network says of a tile is chance: its seed, the order of its lessons. One that learns half from the
+    labels and half from another of its kind ends between the two, and above both (Furlanello et al., "Born-again neural
+    networks", ICML 2018).
+    """
+
+    lessons: Lessons
+    start: DefectNetwork
+    config: TrainConfig
 
 
 def remember(run: Path, plan: Any) -> None:
@@ -101,14 +106,13 @@ def pretrained(images: Sequence[Path], start: DefectNetwork, config: PretrainCon
 def trained(
     lessons: Lessons, start: DefectNetwork, config: TrainConfig, run: Path, teaching: Teaching | None = None
 ) -> Iterator[Progress]:
-    """Train, with a teacher of its own if asked; the network is `finished(run / "train.pt", start)` afterwards."""
+    """Train, after a teacher if there is to be one; the network is `finished(run / "train.pt", start)` afterwards."""
     if teaching is not None:
-        shape = msgspec.structs.replace(teaching.shape, classes=start.shape.classes)
-        teacher = fresh(shape, teaching.config.seed)
-        for state in train(lessons, teacher, teaching.config, run / "teacher.pt"):
+        teacher = copy.deepcopy(teaching.start)
+        for state in train(teaching.lessons, teaching.start, teaching.config, run / "teacher.pt"):
             yield Progress("teacher", state, teaching.config.steps)
-        teacher = finished(run / "teacher.pt", fresh(shape, teaching.config.seed)).to(config.device)
-        lessons = Lessons(lessons.manifest, lessons.composer, teacher.requires_grad_(False))
+        teacher = finished(run / "teacher.pt", teacher).to(config.device)
+        lessons = replace(lessons, teacher=teacher.requires_grad_(False))
     for state in train(lessons, start, config, run / "train.pt"):
         yield Progress("train", state, config.steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class TrainConfig:
     threads: int = 2
     save_every: int = 50
     device: str = "cpu"
+    compile: bool = False  # the network, before the first step: minutes, which a long run on a card gains back
 
 
 @dataclass(frozen=True)
@@ -205,20 +206,22 @@ def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoin
     if checkpoint.exists():
         state.load(checkpoint)
     drawing = Drawing(lessons, config, start.shape.tile_size)
-    state.network.train()
+    network: DefectNetwork = state.network.train()
+    embed = torch.compile(network.embed) if config.compile else network.embed
     while state.step < config.steps:
-        _step(state, drawing.batch(state.step), lessons.teacher, config)
+        _step(state, embed, drawing.batch(state.step), lessons.teacher, config)
         if state.step % config.save_every == 0 or state.step == config.steps:
             state.save(checkpoint)
         yield state
 
 
-def _step(state: State, batch: Batch, teacher: DefectNetwork | None, config: TrainConfig) -> None:
+def _step(
+    state: State, embed: Callable[[Tensor], Tensor], batch: Batch, teacher: DefectNetwork | None, config: TrainConfig
+) -> None:
     torch.manual_seed(config.seed * 1_000_003 + state.step)
     tiles = batch.tiles.to(config.device)
     with mixed(config.device):
-        network = state.network
-        logits = network.logits(network.embed(tiles)).float()  # type: ignore[operator, unused-ignore]
+        logits = state.network.logits(embed(tiles)).float()  # type: ignore[operator, unused-ignore]
         with torch.no_grad():
             taught = None if teacher is None else torch.sigmoid(teacher.logits(teacher.embed(tiles)).float())
     target = targets(batch.labels.to(config.device), taught, config.teacher_share)

@@ -33,6 +33,9 @@ TaxonomyOption = Annotated[Path, typer.Option(help="The classes, in the order of
 SeedOption = Annotated[int, typer.Option(help="Everything random is drawn from it.")]
 ThreadsOption = Annotated[int, typer.Option(help="Cores to use.", min=1)]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the network first; takes minutes, meant for long runs on a card.")
+]
 TAXONOMY = Path("configs/taxonomy.toml")
 
 
@@ -50,6 +53,7 @@ def pretrain(
     seed: SeedOption = 1,
     threads: ThreadsOption = 2,
     device: DeviceOption = "cpu",
+    compiled: CompileOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,15 +66,22 @@ def pretrain(
     Example: spanwatch pretrain out/data/train.csv --out out/pretrain
     """
     with guarded(), _trouble():
-        course = _load("models.training.course")
-        order = course.BaseOrder(
-            pictures=course.pictures(sources),
+        course, orders = _load("models.training.course"), _load("models.training.orders")
+        order = orders.BaseOrder(
+            pictures=orders.pictures(sources),
             shape=_shape(architecture, taxonomy),
             taxonomy=taxonomy,
             init=init,
             labelled=labelled,
             release_id=release_id,
-            settings=course.pretrain_settings(steps=steps, seed=seed, threads=threads, device=device),
+            settings=orders.settings(
+                _load("models.training.pretrain").PretrainConfig(),
+                steps=steps,
+                seed=seed,
+                threads=threads,
+                device=device,
+                compile=compiled,
+            ),
         )
         _finish(_follow(course.make_base(order, run, *_home(load_config(config).engine, run))), run, as_json)
 
@@ -88,13 +99,16 @@ def train(
     ] = None,
     fold: Annotated[str | None, typer.Option(help="For cross-validation: test on fold K of N.", metavar="K/N")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles.", min=1)] = None,
-    teacher_steps: Annotated[int, typer.Option(help="Steps of a larger teacher first, such as 600.", min=0)] = 0,
+    teacher_steps: Annotated[
+        int, typer.Option(help="Steps of a teacher first: the same, with the next seed.", min=0)
+    ] = 0,
     release_id: IdOption = None,
     remark: Annotated[str, typer.Option(help="A sentence for the card, beside what was measured.")] = "",
     taxonomy: TaxonomyOption = TAXONOMY,
     seed: SeedOption = 1,
     threads: ThreadsOption = 2,
     device: DeviceOption = "cpu",
+    compiled: CompileOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,11 +120,20 @@ def train(
     Example: spanwatch train out/data/manifest.csv --base out/pretrain/releases/BASE --out out/train
     """
     with guarded(), _trouble():
-        course = _load("models.training.course")
+        course, orders = _load("models.training.course"), _load("models.training.orders")
         if base is not None and init is not None:
             raise Misuse("--base and --init are two starts: give one of them")
         section = load_config(config).engine
-        order = course.TrainOrder(
+        settings = orders.settings(
+            _load("models.training.train").TrainConfig(),
+            steps=steps,
+            composed_share=composed,
+            seed=seed,
+            threads=threads,
+            device=device,
+            compile=compiled,
+        )
+        order = orders.TrainOrder(
             manifest=manifest,
             shape=_shape(architecture, taxonomy),
             taxonomy=taxonomy,
@@ -120,10 +143,8 @@ def train(
             remark=remark,
             surfaces=data,
             fold=_fold(fold),
-            settings=course.train_settings(
-                steps=steps, seed=seed, threads=threads, device=device, composed_share=composed
-            ),
-            teacher=course.teacher_settings(steps=teacher_steps, seed=seed, threads=threads, device=device),
+            settings=settings,
+            teacher=orders.teacher_settings(settings, teacher_steps),
         )
         _finish(_follow(course.make_release(order, run, *_home(section, run))), run, as_json)
 

@@ -125,6 +125,17 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     assert {"model.onnx", "model.int8.onnx", "model.safetensors", "evaluation.npz"} <= set(release["files"])
 
 
+def test_a_teacher_is_what_the_same_command_makes_from_the_next_seed(site: Path, tmp_path: Path) -> None:
+    words = ("train", site / "manifest.csv", "--taxonomy", site / "taxonomy.toml", "--composed", "0.25")
+    taught = run(*words, "--out", tmp_path / "taught", "--steps", "1", "--teacher-steps", "2", "--seed", "6")
+    alone = run(*words, "--out", tmp_path / "alone", "--steps", "2", "--seed", "7")
+    assert taught.returncode == alone.returncode == 0, taught.stderr + alone.stderr
+    teacher, other = (
+        torch.load(tmp_path / path, weights_only=True)["average"] for path in ("taught/teacher.pt", "alone/train.pt")
+    )
+    assert teacher.keys() == other.keys() and all(torch.equal(teacher[name], other[name]) for name in teacher)
+
+
 def test_a_folder_of_another_run_is_refused(site: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     refused = run("pretrain", site / "manifest.csv", "--out", tmp_path, "--taxonomy", site / "taxonomy.toml")

@@ -78,6 +78,28 @@ def test_smaller_crops_are_taken_while_training_and_train_every_position(network
     assert (seen > 0).all()
 
 
+def test_a_smaller_crop_stands_in_the_middle_when_nothing_is_learned(network: DefectNetwork) -> None:
+    other = DefectNetwork(replace(TINY, tile_size=32)).eval()
+    words = network.state_dict()
+    other.load_state_dict(words | {"positions": words["positions"][:, 1:3, 1:3]})
+    pixels = torch.from_numpy(tiles(2, 32))
+    torch.testing.assert_close(network.embed(pixels), other.embed(pixels))
+
+
+def test_compiled_the_network_still_draws_where_each_crop_stands(network: DefectNetwork) -> None:
+    network.train()
+    compiled = torch.compile(network.embed, backend="eager")  # traced as for a card, and run as it is
+    pixels = torch.from_numpy(tiles(2, 48))
+    found = {}
+    for seed in range(6):
+        for embed in (network.embed, compiled):
+            torch.manual_seed(seed)
+            found[seed, embed is compiled] = embed(pixels)
+        torch.testing.assert_close(found[seed, True], found[seed, False])
+    network.eval()
+    assert len({found[seed, True].sum().item() for seed in range(6)}) > 1
+
+
 @pytest.mark.parametrize(
     ("changes", "cells"),
     [({}, 6), ({"kind": "convolution", "width": 1280, "depth": 0}, 3)],

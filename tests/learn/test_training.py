@@ -1,9 +1,11 @@
 """Training learns from what is known, leaves alone what is not, and goes on after a kill as if there had been none."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -141,6 +143,22 @@ def test_a_network_from_nothing_learns_what_is_plain_to_see(tmp_path: Path) -> N
     config = TrainConfig(steps=40, batch=8, size=64, threads=1)
     losses = [state.losses[-1] for state in train(Lessons(manifest), tiny_network(), config, tmp_path / "c.pt")]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with g++, which is not here")
+def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
+    manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
+    losses = {
+        compiled: [
+            state.losses[-1]
+            for state in train(
+                Lessons(manifest), tiny_network(), replace(QUICK, compile=compiled), tmp_path / f"{compiled}.pt"
+            )
+        ]
+        for compiled in (False, True)
+    }
+    assert losses[True] == pytest.approx(losses[False], rel=0.05)
+    assert weights_of(tmp_path / "True.pt").keys() == weights_of(tmp_path / "False.pt").keys()
 
 
 def test_a_run_taken_up_again_ends_with_the_same_weights_as_one_that_ran_through(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.dataset import Manifest, source_of
+from models.dataset import Manifest, ManifestError, source_of
 from models.taxonomy import load_taxonomy
 from models.training.parts import composer_of, parts_of, sound
 
@@ -45,3 +46,12 @@ def test_nothing_that_is_held_back_is_painted_on(tmp_path: Path) -> None:
     assert used == {f"scene/{name}" for name in names} - held_back
     assert held_back & {f"scene/{name}" for name in names}
     assert composer.surfaces.tiles and set(composer.surfaces.tiles) <= set(split["train"].images)
+
+
+def test_a_part_of_tiles_that_no_release_may_carry_is_refused() -> None:
+    groups = (*(f"deck/{number}" for number in range(30)), *(f"quay/{number}" for number in range(30)))
+    images = tuple(Path(group) for group in groups)
+    labels = np.zeros((len(groups), 2), np.float32)
+    assert set(parts_of(Manifest(CLASSES, images, groups, labels), None)) == {"train", "validation", "test"}
+    with pytest.raises(ManifestError, match="all tiles of the train part are of 'quay'; a release"):
+        parts_of(Manifest(CLASSES, images[30:], groups[30:], labels[30:]), None)
