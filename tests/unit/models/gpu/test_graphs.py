@@ -42,7 +42,9 @@ def seen(release: Release) -> Evidence:
     """Every so many of the labelled tiles: all of them take minutes in half precision on a CPU."""
     everything = evidence(release)
     chosen = slice(None, None, len(everything.tiles) // TILES)
-    return Evidence(everything.tiles[chosen], everything.expected[chosen], everything.labels[chosen])
+    assert everything.groups is not None
+    columns = (everything.tiles, everything.expected, everything.labels, everything.groups)
+    return Evidence(*(column[chosen] for column in columns))
 
 
 def variants(release: Release) -> dict[str, bytes]:
