@@ -11,7 +11,6 @@ from typing import Literal
 import msgspec
 
 from benchmarks.processes import cpu_seconds, own_cpu_by_stage, peak_rss_bytes, spent_by_stage
-from models.engines.protocol import Engine
 from models.engines.scripted import ScriptedEngine
 from stream.config import Config
 from stream.errors import Misuse
@@ -19,7 +18,7 @@ from stream.transport import open_transport
 from stream.worker.commit import Step
 from stream.worker.judge import ClassRule, Judge
 from stream.worker.regions import Threshold
-from stream.worker.role import run_worker, start_engine
+from stream.worker.role import Loaded, run_worker, start_engine
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,12 +91,12 @@ class Meter:
         )
 
 
-def _scripted() -> tuple[Engine, Judge]:
+def _scripted() -> Loaded:
     engine = ScriptedEngine()
     rules = tuple(
         ClassRule(Threshold(name, 0.8, 0.5), trained=True, coarsest_mm_per_px=None) for name in engine.classes
     )
-    return engine, Judge(engine.release, engine.precision, rules)
+    return Loaded(engine, Judge(engine.release, engine.precision, rules))
 
 
 async def work(order: Order) -> WorkerReport:
@@ -121,7 +120,7 @@ async def work(order: Order) -> WorkerReport:
         await run_worker(transport, order.config, stop, state=state, engine=engine, step=meter.step)
     finally:
         await transport.close()
-    return meter.report(engine[0].precision)
+    return meter.report(engine.engine.precision)
 
 
 if __name__ == "__main__":

@@ -98,11 +98,11 @@ def _engine(config: Config) -> Finding:
     try:
         from stream.worker.role import start_engine
 
-        engine, _ = start_engine(config.engine)
+        engine, _, why = start_engine(config.engine)
     except (SpanwatchError, ImportError) as error:
         return Finding("engine", "bad", str(error), 'try precision = "f32" under [engine]')
     try:
-        return Finding("engine", "ok", f"{type(engine).__name__} in {engine.precision}, golden tiles agree")
+        return Finding("engine", "ok", f"{type(engine).__name__} in {engine.precision}, golden tiles agree ({why})")
     finally:
         engine.close()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from models.engines.autopilot import open_engine
+from models.engines.autopilot import Opened, open_chosen
 from models.engines.candidates import AnyPrecision, Backend, Conditions, default_folder
 from models.engines.gpu.watch import Heed
-from models.engines.protocol import Engine, EngineError
+from models.engines.protocol import EngineError
 from models.release import Release
 from stream.config import EngineSection
 from stream.errors import Broken, Misuse
@@ -42,8 +42,8 @@ def conditions_of(section: EngineSection, threads: int | None = None, heed: Heed
     )
 
 
-def opened(release: Release, section: EngineSection) -> Engine:
-    """The engine for a verified release.
+def opened(release: Release, section: EngineSection) -> Opened:
+    """The engine for a verified release, and why it is this one.
 
     The first time on a machine, with `auto`, it measures which one that is: seconds on a CPU, minutes where plans for a
     graphics card are compiled.
@@ -53,6 +53,6 @@ def opened(release: Release, section: EngineSection) -> Engine:
         Broken: no engine here runs the release and says what it should.
     """
     try:
-        return open_engine(release, precision_of(section.precision), conditions_of(section))
+        return open_chosen(release, precision_of(section.precision), conditions_of(section))
     except EngineError as error:
         raise Broken(f"release {release.id}: {error}") from error

@@ -61,7 +61,10 @@ class Metrics:
             "spanwatch_decisions", "Decisions by what came of them.", ["outcome"], registry=registry
         )
         self.release_info = Gauge(
-            "spanwatch_release_info", "1 for what runs.", ["release", "engine", "precision"], registry=registry
+            "spanwatch_release_info",
+            "1 for what runs, and why it was chosen.",
+            ["release", "engine", "precision", "why"],
+            registry=registry,
         )
 
 

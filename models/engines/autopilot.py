@@ -36,9 +36,23 @@ class Pace(NamedTuple):
 QUICK = Pace()
 
 
+class Opened(NamedTuple):
+    """An engine that is ready, and in one line why it is this one."""
+
+    engine: Engine
+    why: str
+
+
 def open_engine(
     release: Release, precision: AnyPrecision | Literal["auto"] = "auto", under: Conditions | None = None
 ) -> Engine:
+    """The engine of `open_chosen`, for whoever does not ask why."""
+    return open_chosen(release, precision, under).engine
+
+
+def open_chosen(
+    release: Release, precision: AnyPrecision | Literal["auto"] = "auto", under: Conditions | None = None
+) -> Opened:
     """Open a verified release.
 
     `auto` is the fastest engine and precision that passes the gate (models/engines/gate.py), measured once on this
@@ -47,7 +61,7 @@ def open_engine(
     """
     where = under or Conditions()
     if precision != "auto":
-        return _first(release, precision, where)
+        return Opened(_first(release, precision, where), f"{precision} was asked for")
     choice = choose(release, where)
     try:
         engine = _opened(release, choice, where)
@@ -64,7 +78,7 @@ def open_engine(
         choice.tiles_per_second,
         choice.why,
     )
-    return engine
+    return Opened(engine, choice.why)
 
 
 def choose(release: Release, under: Conditions | None = None) -> Choice:

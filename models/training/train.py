@@ -206,8 +206,8 @@ def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoin
     if checkpoint.exists():
         state.load(checkpoint)
     drawing = Drawing(lessons, config, start.shape.tile_size)
-    network: DefectNetwork = state.network.train()
-    embed = torch.compile(network.embed) if config.compile else network.embed
+    state.network.train()  # which is `start`, moved to the device
+    embed = torch.compile(start.embed) if config.compile else start.embed
     while state.step < config.steps:
         _step(state, embed, drawing.batch(state.step), lessons.teacher, config)
         if state.step % config.save_every == 0 or state.step == config.steps:

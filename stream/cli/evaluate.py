@@ -77,7 +77,7 @@ def _scores(
     release: Release, tiles: Manifest, section: EngineSection, moved: Callable[[int], None]
 ) -> tuple[Scores, str]:
     """The scores, and the precision that the engine really had."""
-    engine = engines.opened(release, section)
+    engine = engines.opened(release, section).engine
     try:
         with _misuses():
             return score_manifest(engine, tiles, moved), engine.precision

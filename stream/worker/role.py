@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -31,6 +32,14 @@ from stream.worker.worker import Worker
 log = logging.getLogger(__name__)
 
 
+class Loaded(NamedTuple):
+    """What a worker judges with: the engine, the thresholds of its release, and in one line why it is this engine."""
+
+    engine: Engine
+    judge: Judge
+    why: str = ""
+
+
 def judge_of(release: Release, precision: str) -> Judge:
     """The release's thresholds, in the order of its classes."""
     rules = tuple(
@@ -45,14 +54,20 @@ def judge_of(release: Release, precision: str) -> Judge:
     return Judge(release.id, precision, rules)
 
 
-def start_engine(section: EngineSection) -> tuple[Engine, Judge]:
+def start_engine(section: EngineSection) -> Loaded:
     """Load the release into the engine that suits this machine, with its thresholds.
 
     Takes a second or two; the first time on a machine more, see `stream.engines.opened`.
     """
     release = open_release(section)
-    engine = engines.opened(release, section)
-    return engine, judge_of(release, engine.precision)
+    engine, why = engines.opened(release, section)
+    return Loaded(engine, judge_of(release, engine.precision), why)
+
+
+def say_what_runs(metrics: Metrics, loaded: Loaded) -> None:
+    """Release, engine, precision and the reason for them, among the figures."""
+    engine = loaded.engine
+    metrics.release_info.labels(engine.release, type(engine).__name__, engine.precision, loaded.why).set(1)
 
 
 async def run_worker(
@@ -61,7 +76,7 @@ async def run_worker(
     stop: asyncio.Event,
     *,
     state: Path,
-    engine: tuple[Engine, Judge] | None = None,
+    engine: Loaded | None = None,
     step: Step = lambda _: None,
 ) -> None:
     """Be a worker until `stop` is set; then finish and commit what is in flight.
@@ -73,7 +88,7 @@ async def run_worker(
     """
     loaded = engine if engine is not None else await asyncio.to_thread(start_engine, config.engine)
     metrics = Metrics(CollectorRegistry())
-    metrics.release_info.labels(loaded[0].release, type(loaded[0]).__name__, loaded[0].precision).set(1)
+    say_what_runs(metrics, loaded)
     source = f"{config.site}/worker/{socket.gethostname()}-{os.getpid()}"
     async with _equipment(transport, loaded, metrics, state, source) as kit:
         worker = Worker(kit, config.worker, step)
@@ -83,13 +98,13 @@ async def run_worker(
 
 @asynccontextmanager
 async def _equipment(
-    transport: Transport, engine: tuple[Engine, Judge], metrics: Metrics, state: Path, source: str
+    transport: Transport, loaded: Loaded, metrics: Metrics, state: Path, source: str
 ) -> AsyncIterator[Equipment]:
-    runner = Runner(engine[0], depth=0)  # the worker's byte budget bounds what waits
+    runner = Runner(loaded.engine, depth=0)  # the worker's byte budget bounds what waits
     journal = AttemptJournal(state)
     blame = True  # an error nobody foresaw casts suspicion on the open frames
     try:
-        yield Equipment(transport, runner, engine[1], journal, metrics, source)
+        yield Equipment(transport, runner, loaded.judge, journal, metrics, source)
         blame = False
     except* (Unavailable, BreakerTripped, Rejected, PartitionLost):
         blame = False  # the frames that were open had no part in this

@@ -30,7 +30,7 @@ from stream.testing import Fault, Faulty
 from stream.transport import open_transport
 from stream.worker.judge import ClassRule, Judge
 from stream.worker.regions import Threshold
-from stream.worker.role import run_worker, start_engine
+from stream.worker.role import Loaded, run_worker, start_engine
 from tests.unit.models.gpu.made_engine import MeansNetwork, made_release
 
 DIED = 70
@@ -92,12 +92,12 @@ def on_card(lost_at: int, folder: Path) -> Engine:
     return GpuEngine(made_release(folder, script), device, network)
 
 
-def scripted(gate: Path | None, card: Engine | None) -> tuple[Engine, Judge]:
+def scripted(gate: Path | None, card: Engine | None) -> Loaded:
     """An engine anybody can compute by hand: a red photo cracks."""
     script = Script(exit_on=POISON)
     engine = card or (ScriptedEngine(script) if gate is None else Gated(script, gate))
     rules = tuple(ClassRule(Threshold(name, 0.8, 0.5), True, None) for name in engine.classes)
-    return engine, Judge(engine.release, engine.precision, rules)
+    return Loaded(engine, Judge(engine.release, engine.precision, rules))
 
 
 def at(text: str | None, happens: Callable[[], None]) -> Callable[[int], None]:

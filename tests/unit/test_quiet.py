@@ -19,8 +19,7 @@ def refuse(self, address, *rest):
 socket.socket.connect = socket.socket.connect_ex = refuse
 from stream.config import Config
 from stream.worker.role import start_engine
-engine, _ = start_engine(Config().engine)
-engine.close()
+start_engine(Config().engine).engine.close()
 assert not calls, f"connected to {calls}"
 from models.engines.openvino import telemetry_is_off
 assert telemetry_is_off()

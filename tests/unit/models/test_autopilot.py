@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.engines.autopilot import Pace, build, choose, open_engine
+from models.engines.autopilot import Pace, build, choose, open_chosen, open_engine
 from models.engines.candidates import Conditions
 from models.engines.choices import FILE, read_choice, this_machine, write_choice
 from models.engines.protocol import EngineError, Tile
@@ -62,10 +62,13 @@ def test_an_engine_that_is_opened_says_what_was_chosen_and_why(
     release: Release, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="models"):
-        opened = open_engine(release, "auto", on_one_core(cache))
+        opened, why = open_chosen(release, "auto", on_one_core(cache))
     opened.close()
     lines = [record.getMessage() for record in caplog.records if "engine chosen" in record.getMessage()]
-    assert len(lines) == 1 and f"precision={opened.precision} tiles_per_second=" in lines[0] and "why=" in lines[0]
+    assert (
+        len(lines) == 1 and f"precision={opened.precision} tiles_per_second=" in lines[0] and f"why={why!r}" in lines[0]
+    )
+    assert "the gate passed" in why
 
 
 def test_a_remembered_precision_that_fails_is_measured_again(
@@ -93,8 +96,8 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_and_nothing_else(
 
 
 def test_a_precision_that_is_asked_for_is_had_or_refused(release: Release) -> None:
-    opened = open_engine(release, "f32", Conditions(threads=1))
-    assert opened.precision == "f32"
+    opened, why = open_chosen(release, "f32", Conditions(threads=1))
+    assert opened.precision == "f32" and why == "f32 was asked for"
     opened.close()
     with pytest.raises(EngineError, match=INT8_FILE):
         open_engine(release, "int8", Conditions(threads=1))
