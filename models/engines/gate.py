@@ -16,7 +16,7 @@ from models.release import ReleaseClass
 
 LARGEST_AP_DROP = 0.005
 LEAST_AGREEMENT = 0.995
-LEAST_POSITIVES, LEAST_PHOTOS = 20, 2
+LEAST_POSITIVES = 20
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -47,14 +47,12 @@ class Evidence:
     """Tiles with what the reference says of them.
 
     `tiles` uint8[n, size, size, 3], `expected` float32[n, classes] the reference's probabilities, `labels`
-    float32[n, classes] 1 present, 0 absent, NaN unknown, `groups` str[n] the photo or structure of each tile; without
-    them every tile stands for itself.
+    float32[n, classes] 1 present, 0 absent, NaN unknown.
     """
 
     tiles: NDArray[np.uint8]
     expected: NDArray[np.float32]
     labels: NDArray[np.float32]
-    groups: NDArray[np.str_] | None = None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +97,6 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 def judge(found: NDArray[np.float32], evidence: Evidence, classes: Sequence[ReleaseClass], precision: str) -> Verdict:
     """Compare an engine's probabilities, float32[n, classes], with the reference's; a NaN never passes.
 
-    Average precision is held against an engine for classes that at least 20 tiles of at least two photos show. The
-    tiles of one photo are one observation: no interval is given for them anywhere, and of forty such tiles the drop
-    that is allowed is a fifth of one. Such a class is judged by its scores and decisions alone.
-
     A single decision is never held against an engine: on a few golden tiles alone it would be more than the share that
     is allowed. A release without a trained class has nothing that could be decided wrongly, and passes.
     """
@@ -143,8 +137,7 @@ def _ap_drops(
     for column, one in enumerate(classes):
         labels = evidence.labels[:, column]
         known, present = ~np.isnan(labels), labels == 1
-        photos = present.sum() if evidence.groups is None else len(np.unique(evidence.groups[present]))
-        if one.trained and present.sum() >= LEAST_POSITIVES and photos >= LEAST_PHOTOS:
+        if one.trained and present.sum() >= LEAST_POSITIVES:
             before = average_precision(evidence.expected[known, column], present[known])
             after = average_precision(found[known, column], present[known])
             # More than it can be measured to is no information, and is not written into a record.

@@ -41,8 +41,8 @@ def evidence(release: Release) -> Evidence:
     try:
         with np.load(path, allow_pickle=False) as file:
             packed, ends = file["jpeg"].tobytes(), [int(end) for end in file["ends"]]
-            labels, expected, groups = file["labels"], file["probabilities"], file["groups"]
-        if len({len(ends), len(labels), len(expected), len(groups)}) > 1:
+            labels, expected = file["labels"], file["probabilities"]
+        if len({len(ends), len(labels), len(expected)}) > 1:
             raise ValueError("it has more of one thing than of another")
         pieces = [packed[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         # The reference has seen what this decoder makes of them; another one may differ in the last bit.
@@ -51,7 +51,6 @@ def evidence(release: Release) -> Evidence:
             np.concatenate([first.tiles, np.stack(tiles)]),
             np.concatenate([first.expected, expected]),
             np.concatenate([first.labels, labels]),
-            np.concatenate([np.full(len(first.tiles), ""), groups]),
         )
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"{path}: no labelled tiles: {error}") from error

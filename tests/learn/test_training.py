@@ -15,6 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from torch._dynamo.utils import counters  # noqa: E402
+
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
 from models.engines.processor import has_bf16  # noqa: E402
@@ -148,6 +150,7 @@ def test_a_network_from_nothing_learns_what_is_plain_to_see(tmp_path: Path) -> N
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with g++, which is not here")
 def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
     manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
+    counters["stats"].clear()
     losses = {
         compiled: [
             state.losses[-1]
@@ -157,6 +160,7 @@ def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
         ]
         for compiled in (False, True)
     }
+    assert counters["stats"]["unique_graphs"] > 0
     assert losses[True] == pytest.approx(losses[False], rel=0.05)
     assert weights_of(tmp_path / "True.pt").keys() == weights_of(tmp_path / "False.pt").keys()
 

@@ -28,7 +28,7 @@ def with_few_tiles(folder: Path) -> Release:
     starts = np.concatenate([[0], content["ends"][:-1]])
     pieces = [content["jpeg"][starts[row] : content["ends"][row]] for row in rows]
     content["jpeg"], content["ends"] = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
-    kept = {name: content[name][rows] for name in ("labels", "probabilities", "groups")}
+    kept = {name: content[name][rows] for name in ("labels", "probabilities")}
     np.savez(copy / EVALUATION_FILE, **{**content, **kept})
     return msgspec.structs.replace(shipped, folder=copy)
 

@@ -137,7 +137,6 @@ def test_evidence_is_the_golden_tiles_and_then_the_labelled_ones_as_they_are_dec
         "ends": np.cumsum([len(one) for one in packed]),
         "labels": labels,
         "probabilities": known.expected[:3],
-        "groups": np.array(["pier/1", "pier/1", "deck/2"]),
     }
     seen = evidence(with_evaluation(release, tmp_path, content))
     count = len(known.tiles)
@@ -145,13 +144,12 @@ def test_evidence_is_the_golden_tiles_and_then_the_labelled_ones_as_they_are_dec
     assert np.abs(seen.tiles[count:].astype(int) - known.tiles[:3]).mean() < 5.0  # JPEG, and in the right order
     assert np.isnan(seen.labels[:count]).all() and seen.labels[count + 1, 0] == 1.0
     np.testing.assert_array_equal(seen.expected[count:], known.expected[:3])
-    assert seen.groups is not None and seen.groups.tolist() == [""] * count + ["pier/1", "pier/1", "deck/2"]
     with pytest.raises(EngineError, match="no labelled tiles"):
         evidence(with_evaluation(release, tmp_path, {**content, "jpeg": content["jpeg"][:100]}))
     with pytest.raises(EngineError, match="no labelled tiles"):
         evidence(with_evaluation(release, tmp_path, {"labels": labels}))
     with pytest.raises(EngineError, match="more of one thing"):
-        evidence(with_evaluation(release, tmp_path, {**content, "groups": content["groups"][:2]}))
+        evidence(with_evaluation(release, tmp_path, {**content, "labels": labels[:2]}))
 
 
 def test_without_labelled_tiles_the_golden_ones_are_all_there_is(release: Release) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,17 +85,6 @@ def test_average_precision_is_held_against_an_engine_from_twenty_positives_on(po
     assert verdict.passed == (not judged)
     if judged:
         assert verdict.ap_drops["crack"] > LARGEST_AP_DROP and "average precision" in verdict.reasons[0]
-
-
-@pytest.mark.parametrize(("photos", "judged"), [(1, False), (2, True)])
-def test_average_precision_on_one_photo_is_no_figure_to_judge_by(photos: int, judged: bool) -> None:
-    scores, labels = ranked(40)
-    found = scores.copy()
-    found[40] = scores[0] + 0.001
-    groups = np.array([f"pier/{number % photos}" for number in range(len(scores))])
-    known = replace(evidence(scores, labels), groups=groups)
-    verdict = judge(found, known, CRACK, "int8")
-    assert verdict.passed == (not judged) and ("crack" in verdict.ap_drops) == judged
 
 
 @given(st.integers(0, 10_000))
