@@ -33,6 +33,7 @@ class TrainConfig:
     size: int = 224  # pixels of the crops: what they show is then as large as in service, on average
     composed_share: float = 0.25  # of each batch
     teacher_share: float = 0.5  # of the target, where a tile has a label too
+    teacher_views: int = 2  # of a tile that the teacher is asked about, 1 to 8; the student costs the same to run
     unknown_weight: float = 0.05  # of an unknown label's pull towards "absent", without a teacher
     taught_weight: float = 0.3  # of an unknown label's pull towards what the teacher says
     stem_rate: float = 4e-4
@@ -91,6 +92,18 @@ def targets(labels: Tensor, taught: Tensor | None, share: float) -> Tensor:
     if taught is None:
         return torch.where(known, labels, torch.zeros_like(labels))
     return torch.where(known, (1.0 - share) * labels + share * taught, taught)
+
+
+def opinion(teacher: DefectNetwork, tiles: Tensor, views: int) -> Tensor:
+    """What a teacher says of uint8[n, size, size, 3] tiles, float32[n, classes]: the mean over some of the eight ways
+    to turn and mirror them.
+
+    A crack is one from every side, and what a network says is not quite the same from each: the mean of several is
+    nearer to the truth than any, and a student can learn at no price of its own to say it at once.
+    """
+    turned = [torch.rot90(tiles, turns, (1, 2)) for turns in range(4)]
+    sides = [side for one in turned for side in (one, one.flip(2))][:views]
+    return torch.stack([torch.sigmoid(teacher.logits(teacher.embed(side)).float()) for side in sides]).mean(0)
 
 
 def sampling_weights(manifest: Manifest) -> NDArray[np.float64]:
@@ -223,7 +236,7 @@ def _step(
     with mixed(config.device):
         logits = state.network.logits(embed(tiles)).float()  # type: ignore[operator, unused-ignore]
         with torch.no_grad():
-            taught = None if teacher is None else torch.sigmoid(teacher.logits(teacher.embed(tiles)).float())
+            taught = None if teacher is None else opinion(teacher, tiles, config.teacher_views)
     target = targets(batch.labels.to(config.device), taught, config.teacher_share)
     loss = masked_loss(logits, target, batch.weight.to(config.device))
     descend(state, loss, learning_rate(state.step, config.steps, config.warmup), config.average)

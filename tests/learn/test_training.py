@@ -29,6 +29,7 @@ from models.training.train import (  # noqa: E402
     label_weights,
     learning_rate,
     masked_loss,
+    opinion,
     sampling_weights,
     targets,
     train,
@@ -92,6 +93,24 @@ def test_a_teacher_softens_a_label_and_speaks_alone_where_there_is_none() -> Non
     taught = torch.tensor([[0.6, 0.4, 0.9]])
     torch.testing.assert_close(targets(labels, taught, 0.5), torch.tensor([[0.8, 0.2, 0.9]]))
     torch.testing.assert_close(targets(labels, None, 0.5), torch.tensor([[1.0, 0.0, 0.0]]))
+
+
+def test_a_teacher_asked_from_every_side_says_the_same_however_a_tile_is_turned() -> None:
+    teacher = tiny_network().eval()
+    tiles = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8))
+    whole = opinion(teacher, tiles, 8)
+    for other in (torch.rot90(tiles, 1, (1, 2)), tiles.flip(1), torch.rot90(tiles, 3, (1, 2)).flip(2)):
+        torch.testing.assert_close(opinion(teacher, other, 8), whole)
+        assert not torch.allclose(opinion(teacher, other, 1), opinion(teacher, tiles, 1))
+
+
+def test_a_teacher_asked_from_some_sides_says_their_mean_the_tile_as_it_is_among_them() -> None:
+    teacher = tiny_network().eval()
+    tiles = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (3, 64, 64, 3), np.uint8))
+    alone = torch.sigmoid(teacher.logits(teacher.embed(tiles)))
+    mirrored = torch.sigmoid(teacher.logits(teacher.embed(tiles.flip(2))))
+    torch.testing.assert_close(opinion(teacher, tiles, 1), alone)
+    torch.testing.assert_close(opinion(teacher, tiles, 2), (alone + mirrored) / 2)
 
 
 def test_a_batch_without_any_label_has_a_finite_loss() -> None:
