@@ -61,7 +61,7 @@ train: $(VENV)/train  ## Make a release from DATA in two runs of an hour or so; 
 	$(BIN)/spanwatch data split out/data/manifest.csv --out out/data
 	$(BIN)/spanwatch pretrain out/data/train.csv --out out/pretrain --probe out/data/train.csv --id lite0vit2-256.base
 	$(BIN)/spanwatch train out/data/manifest.csv --data $(DATA) --base out/pretrain/releases/lite0vit2-256.base --out out/train \
-	  --remark "$(REMARK)"
+	  --teacher-steps 900 --remark "$(REMARK)"
 
 lock:  ## Compile requirements/*.txt from pyproject.toml (needs uv)
 	for part in base test train; do \
