@@ -9,6 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,\
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 DATA ?= ../shared/data
 OUT ?= benchmarks/results
+JOBS ?= 2
 ONLY ?=
 # What the card of the shipped release says of the network that was not chosen; models/README.md has the figures.
 REMARK := in short runs on the same tiles the whole Lite0 without a transformer was as good and 1.49 times as fast \
@@ -25,7 +26,7 @@ demo: $(VENV)/base  ## Find defects in a sample flight and write out/demo/report
 
 test: $(VENV)/test java  ## Everything CI runs: lint, types, unit, contract and system tests
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 	@echo "left out here: tests/learn (needs torch: make learn-test)"
 
 check: $(VENV)/test lint  ## Format, lint, types and the unit tests
