@@ -26,7 +26,7 @@ demo: $(VENV)/base  ## Find defects in a sample flight and write out/demo/report
 
 test: $(VENV)/test java  ## Everything CI runs: lint, types, unit, contract and system tests
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	@echo "left out here: tests/learn (needs torch: make learn-test)"
 
 check: $(VENV)/test lint  ## Format, lint, types and the unit tests
