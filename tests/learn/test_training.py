@@ -195,6 +195,15 @@ def test_a_run_taken_up_again_ends_with_the_same_weights_as_one_that_ran_through
     assert_same_weights(tmp_path / "through.pt", tmp_path / "broken.pt")
 
 
+def test_a_step_asks_the_teacher_about_as_many_sides_as_it_is_told_to(tmp_path: Path) -> None:
+    lessons = Lessons(read_manifest(tiny_manifest(tmp_path), CLASSES), teacher=tiny_network().eval())
+    first = {}
+    for views in (1, 2, 8):
+        one_step = replace(QUICK, steps=1, teacher_share=1.0, teacher_views=views)
+        first[views] = next(train(lessons, tiny_network(), one_step, tmp_path / f"{views}.pt")).losses[0]
+    assert len(set(first.values())) == 3
+
+
 def test_a_batch_depends_on_its_number_alone_and_holds_its_share_of_composed_tiles(tmp_path: Path) -> None:
     bright = read_manifest(tiny_manifest(tmp_path), CLASSES)
     manifest = Manifest(("crack", "algae"), bright.images, bright.groups, bright.labels)
