@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from torch._dynamo.utils import counters  # noqa: E402
+from torch._inductor import config as inductor  # noqa: E402
 
 from models.architecture import Architecture  # noqa: E402
 from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
@@ -166,8 +167,31 @@ def test_a_network_from_nothing_learns_what_is_plain_to_see(tmp_path: Path) -> N
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with g++, which is not here")
-def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="PyTorch compiles for a CPU with g++, which is not here"
+)
+
+
+@needs_compiler
+def test_a_compiled_network_computes_the_same_and_learns_the_same_from_it() -> None:
+    tiles = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 48, 48, 3), np.uint8))
+    network = tiny_network().train()
+    found = {}
+    with inductor.patch(fallback_random=True):  # else it draws other positions from the same seed
+        compiled = torch.compile(network.embed)
+        for seed in range(4):
+            for embed in (network.embed, compiled):
+                torch.manual_seed(seed)
+                network.zero_grad()
+                embedded = embed(tiles)
+                network.logits(embedded).square().sum().backward()
+                gradients = {name: one.grad.clone() for name, one in network.named_parameters()}
+                found[seed, embed is compiled] = {"embedding": embedded.detach(), **gradients}
+            torch.testing.assert_close(found[seed, True], found[seed, False], rtol=1e-3, atol=1e-4)
+
+
+@needs_compiler
+def test_a_compiled_run_begins_with_the_same_loss_and_leaves_the_same_checkpoint(tmp_path: Path) -> None:
     manifest = read_manifest(tiny_manifest(tmp_path), CLASSES)
     counters["stats"].clear()
     losses = {
@@ -180,7 +204,8 @@ def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
         for compiled in (False, True)
     }
     assert counters["stats"]["unique_graphs"] > 0
-    assert losses[True] == pytest.approx(losses[False], rel=0.05)
+    # Later steps start from weights that bfloat16 has rounded in another order: 6 % apart at the sixth, on Zen 4.
+    assert losses[True][0] == pytest.approx(losses[False][0], rel=0.05)
     assert weights_of(tmp_path / "True.pt").keys() == weights_of(tmp_path / "False.pt").keys()
 
 
