@@ -27,6 +27,8 @@ from models.training.train import (  # noqa: E402
     Drawing,
     Lessons,
     TrainConfig,
+    begin,
+    descend,
     label_weights,
     learning_rate,
     masked_loss,
@@ -188,6 +190,26 @@ def test_a_compiled_network_computes_the_same_and_learns_the_same_from_it() -> N
                 gradients = {name: one.grad.clone() for name, one in network.named_parameters()}
                 found[seed, embed is compiled] = {"embedding": embedded.detach(), **gradients}
             torch.testing.assert_close(found[seed, True], found[seed, False], rtol=1e-3, atol=1e-4)
+
+
+@needs_compiler
+def test_six_steps_of_a_compiled_network_in_float32_have_the_same_losses(tmp_path: Path) -> None:
+    drawing = Drawing(Lessons(read_manifest(tiny_manifest(tmp_path), CLASSES)), QUICK, TINY.tile_size)
+    losses = {}
+    with inductor.patch(fallback_random=True):
+        for compiled in (False, True):
+            network = tiny_network()
+            state = begin(network, "stem.", (QUICK.stem_rate, QUICK.rate), QUICK.weight_decay)
+            network.train()
+            embed = torch.compile(network.embed) if compiled else network.embed
+            while state.step < QUICK.steps:
+                batch = drawing.batch(state.step)
+                torch.manual_seed(state.step)
+                logits = network.logits(embed(batch.tiles))
+                loss = masked_loss(logits, targets(batch.labels, None, 0.5), batch.weight)
+                descend(state, loss, learning_rate(state.step, QUICK.steps, QUICK.warmup), QUICK.average)
+            losses[compiled] = state.losses
+    assert losses[True] == pytest.approx(losses[False], rel=0.05)
 
 
 @needs_compiler
