@@ -50,10 +50,12 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
 
     def tokens(self, tiles: Tensor) -> Tensor:
         """float32[n, rows, columns, width]: what the blocks start from; of a convolution, its last cells."""
-        # The stem was trained on (x - 127.5) / 127.5. Channels last is how a photo lies in memory and oneDNN's choice.
-        pixels = tiles.permute(0, 3, 1, 2).to(torch.float32).sub(MIDDLE)
+        # The stem was trained on (x - 127.5) / 127.5. Channels last is how a photo lies in memory and oneDNN's choice;
+        # that the channels are only said to come first once nothing is left to compute spares OpenVINO two copies.
+        pixels = tiles.to(torch.float32).sub(MIDDLE)
         if not self.folded:
             pixels = pixels.mul(1.0 / MIDDLE)
+        pixels = pixels.permute(0, 3, 1, 2)
         if self.shape.seen_size:
             pixels = self._enlarged(pixels)
         cells = pixels.contiguous(memory_format=torch.channels_last)
@@ -78,8 +80,9 @@ class DefectNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
 
     def attend(self, tokens: Tensor) -> Tensor:
         """float32[n, rows * columns, width]: the tokens after all blocks have looked at all of them."""
-        placed = tokens + self._positions(tokens.shape[1], tokens.shape[2])
-        attended: Tensor = self.norm(self.blocks(placed.flatten(1, 2)))
+        positions = self._positions(tokens.shape[1], tokens.shape[2])
+        # In one row first, and only then added up: else OpenVINO moves every token twice in memory.
+        attended: Tensor = self.norm(self.blocks(tokens.flatten(1, 2) + positions.flatten(1, 2)))
         return attended
 
     def embed(self, tiles: Tensor) -> Tensor:

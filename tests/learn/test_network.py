@@ -1,5 +1,6 @@
 """The network keeps its shapes, and what is exported computes what was trained."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,18 @@ def test_layer_normalisation_is_one_node_and_large_weights_are_halves(network: D
     assert kinds.count("LayerNormalization") == 2 * TINY.depth + 1
     large = [t for t in graph.initializer if np.prod(t.dims) >= 1024 and t.data_type == onnx.TensorProto.FLOAT]
     assert not large
+
+
+def test_openvino_moves_neither_a_tile_nor_its_tokens_about_in_memory(network: DefectNetwork, tmp_path: Path) -> None:
+    write_onnx(round_weights(network), tmp_path, tiles(3))
+    core = sys.modules["openvino"].Core()  # which the export has loaded, without its telemetry
+    model = core.read_model(tmp_path / MODEL_FILE)
+    model.reshape([2, 64, 64, 3])
+    layers = core.compile_model(model, "CPU").get_runtime_model().get_ordered_ops()
+    moved = [layer for layer in layers if layer.get_rt_info()["layerType"].astype(str) == "Transpose"]
+    assert moved, "attention and weights are transposed: the names below are looked for in a list that is not empty"
+    shapes = {tuple(layer.get_output_shape(0)) for layer in moved}
+    assert not shapes & {(2, 3, 64, 64), (2, 4, 4, 32), (2, 16, 32)}
 
 
 def test_a_file_that_computes_something_else_is_refused(network: DefectNetwork, tmp_path: Path) -> None:
