@@ -81,7 +81,8 @@ def teacher_of(stem: Stem) -> DefectNetwork:
 def pretrain(images: Sequence[Path], start: DefectNetwork, config: PretrainConfig, checkpoint: Path) -> Iterator[State]:
     """Pre-train on pictures of any size, from the weights of `start` or from `checkpoint`; yields after each step.
 
-    As in training, everything is drawn from the seed and the step's number. The networks of the state are Students.
+    As in training, everything is drawn from the seed and the step's number, and a run that had ended yields its end.
+    The networks of the state are Students.
     """
     torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -91,6 +92,8 @@ def pretrain(images: Sequence[Path], start: DefectNetwork, config: PretrainConfi
     state = begin(student, "network.stem.", (config.stem_rate, config.rate), config.weight_decay)
     if checkpoint.exists():
         state.load(checkpoint)
+    if state.step == config.steps:
+        yield state
     student.train()
     guessing = torch.compile(student) if config.compile else student
     while state.step < config.steps:

@@ -210,6 +210,7 @@ def begin(network: nn.Module, stem: str, rates: tuple[float, float], weight_deca
 def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoint: Path) -> Iterator[State]:
     """Train from the weights of `start`, or from `checkpoint` if it exists; yields the state after each step.
 
+    A run that had ended already yields its end once more: it may have been killed before anybody saw it.
     Batches, augmentation and positions are drawn from the seed and the step's number, never from what went before, so a
     run that was killed and taken up again ends with the same weights as one that was not.
     """
@@ -218,6 +219,8 @@ def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoin
     state = begin(start.to(config.device), "stem.", (config.stem_rate, config.rate), config.weight_decay)
     if checkpoint.exists():
         state.load(checkpoint)
+    if state.step == config.steps:
+        yield state
     drawing = Drawing(lessons, config, start.shape.tile_size)
     state.network.train()  # which is `start`, moved to the device
     embed = torch.compile(start.embed) if config.compile else start.embed

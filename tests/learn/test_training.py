@@ -239,6 +239,7 @@ def test_a_run_taken_up_again_ends_with_the_same_weights_as_one_that_ran_through
             break
     again = train(Lessons(manifest), tiny_network(), QUICK, tmp_path / "broken.pt")
     assert [state.step for state in again] == [4, 5, 6]
+    assert [s.step for s in train(Lessons(manifest), tiny_network(), QUICK, tmp_path / "broken.pt")] == [6]
     assert_same_weights(tmp_path / "through.pt", tmp_path / "broken.pt")
 
 
