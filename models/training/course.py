@@ -27,7 +27,9 @@ from models.training.recipe import (
     Progress,
     RecipeError,
     Teaching,
+    begin_alike,
     finished,
+    mean_of,
     pretrained,
     promised,
     remember,
@@ -131,17 +133,20 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     for part, rows in split.items():
         write_manifest(run / f"{part}.csv", rows)
     parts = Parts(split["train"], split["validation"], split["test"], unseen(lessons.composer))
-    teaching = None
+    start = starting_network(order, order.settings.seed)
+    teaching, seeds = None, {"training": order.settings.seed}
     if order.teacher is not None:
         taught = _lessons(order, order.teacher, split, taxonomy)
         teaching = Teaching(taught, starting_network(order, order.teacher.seed), order.teacher)
-    start = starting_network(order, order.settings.seed)
+        seeds["teacher"] = order.teacher.seed
+    in_the_middle = teaching is not None and begin_alike(start, teaching.start)
     yield from _watched(trained(lessons, start, order.settings, run, teaching), run)
     network = finished(run / "train.pt", starting_network(order, order.settings.seed))
-    seeds = {"training": order.settings.seed} | ({"teacher": order.teacher.seed} if order.teacher else {})
+    if order.teacher is not None and in_the_middle:
+        network = mean_of(network, finished(run / "teacher.pt", starting_network(order, order.teacher.seed)))
     lineage = Lineage(
         origin=_origin(order.init, order.shape),
-        training=_training(order, parts),
+        training=_training(order, parts, in_the_middle),
         data={order.manifest.name: data},
         seeds=seeds,
         credits=_credits(manifest.groups),
@@ -188,7 +193,7 @@ def _credits(groups: Sequence[str]) -> tuple[Credit, ...]:
     return tuple(credit for name, credit in CREDITS.items() if name in sources)
 
 
-def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
+def _training(order: TrainOrder, parts: Parts, in_the_middle: bool) -> dict[str, str]:
     words = {
         "training": _words(order.settings.steps, order.settings.batch),
         "composed": f"{order.settings.composed_share:.0%} of the tiles",
@@ -198,6 +203,8 @@ def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
         words["teacher"] = (
             f"the same from seed {order.teacher.seed}, {_words(order.teacher.steps, order.teacher.batch)}"
         )
+    if in_the_middle:
+        words["released"] = "the mean of the weights of both"
     if order.remark:
         words["remark"] = order.remark.rstrip(".")
     return words

@@ -10,6 +10,7 @@ from string import ascii_lowercase
 from typing import Any
 
 import msgspec
+import torch
 
 from models.release import Release
 from models.releases.store import ReleaseStore
@@ -40,7 +41,7 @@ class Teaching:
 
     Some of what a network says of a tile is chance: its seed, the order of its lessons. One that learns half from the
     labels and half from another of its kind ends between the two, and above both (Furlanello et al., "Born-again neural
-    networks", ICML 2018).
+    networks", ICML 2018). If both began at the same weights, their mean is released: see `mean_of`.
     """
 
     lessons: Lessons
@@ -115,6 +116,29 @@ def trained(
         lessons = replace(lessons, teacher=teacher.requires_grad_(False))
     for state in train(lessons, start, config, run / "train.pt"):
         yield Progress("train", state, config.steps)
+
+
+def begin_alike(one: DefectNetwork, other: DefectNetwork) -> bool:
+    """Whether two networks of one architecture are the same but for their heads, as from one base they are."""
+    theirs = other.state_dict()
+    return all(
+        torch.equal(mine, theirs[name]) for name, mine in one.state_dict().items() if not name.startswith("head.")
+    )
+
+
+def mean_of(one: DefectNetwork, other: DefectNetwork) -> DefectNetwork:
+    """The mean of two networks' weights, batch statistics included, ready to infer.
+
+    What two runs make of the same beginning lies in one valley of the loss, and the middle of it is lower than either
+    side (Wortsman et al., "Model soups", ICML 2022): what two networks know, for the price of running one. Of networks
+    that did not `begin_alike` it is nonsense.
+    """
+    mean, theirs = copy.deepcopy(one), other.state_dict()
+    with torch.no_grad():
+        for name, mine in mean.state_dict().items():
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs[name], 0.5)
+    return mean.eval()
 
 
 def finished(checkpoint: Path, network: DefectNetwork) -> DefectNetwork:

