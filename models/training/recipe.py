@@ -138,7 +138,8 @@ def mean_of(one: DefectNetwork, other: DefectNetwork) -> DefectNetwork:
         for name, mine in mean.state_dict().items():
             if mine.dtype.is_floating_point:
                 mine.lerp_(theirs[name], 0.5)
-    return mean.eval()
+    mean.eval()
+    return mean
 
 
 def finished(checkpoint: Path, network: DefectNetwork) -> DefectNetwork:
