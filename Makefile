@@ -57,12 +57,12 @@ bench: $(VENV)/base  ## Measure the whole line on this machine
 gpu-check:  ## On a box with a graphics card: its tests and figures, into one JSON file in OUT (ONLY=tensorrt: part of it)
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu --out $(OUT) --only '$(ONLY)'
 
-train: $(VENV)/train  ## Make a release from DATA in two runs of an hour or so; stopped, it goes on where it was
+train: $(VENV)/train  ## Make a release from DATA in two runs of an hour or so (ID= names it); stopped, it goes on where it was
 	$(BIN)/spanwatch data convert $(DATA) --out out/data
 	$(BIN)/spanwatch data split out/data/manifest.csv --out out/data
 	$(BIN)/spanwatch pretrain out/data/train.csv --out out/pretrain --probe out/data/train.csv --id lite0vit2-256.base
 	$(BIN)/spanwatch train out/data/manifest.csv --data $(DATA) --base out/pretrain/releases/lite0vit2-256.base --out out/train \
-	  --teacher-steps 900 --remark "$(REMARK)"
+	  --teacher-steps 900 --remark "$(REMARK)" $(if $(ID),--id $(ID))
 
 lock:  ## Compile requirements/*.txt from pyproject.toml (needs uv)
 	for part in base test train; do \
