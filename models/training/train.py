@@ -26,7 +26,7 @@ Labels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; the defaults, under a teacher of 900 steps, made the shipped release, `lite0vit2-256.2026-11c`."""
+    """How to train; the defaults, under a teacher of 900 steps, made the shipped release, `lite0vit2-256.2026-11d`."""
 
     steps: int = 1200
     batch: int = 32
