@@ -11,6 +11,7 @@ DATA ?= ../shared/data
 OUT ?= benchmarks/results
 JOBS ?= 2
 ONLY ?=
+ID ?=
 # What the card of the shipped release says of the network that was not chosen; models/README.md has the figures.
 REMARK := in short runs on the same tiles the whole Lite0 without a transformer was as good and 1.49 times as fast \
 (OpenVINO bf16); in a long run and at the price of the transformer it was worse for cracks and spalling; \

@@ -1,4 +1,4 @@
-"""How many composed tiles a second: `python -m benchmarks.composer [DATA]`, one process a core, all at once."""
+"""How many composed tiles a second: `python -m benchmarks.composer [DATA]`, one process a core."""
 
 from __future__ import annotations
 

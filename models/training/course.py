@@ -18,6 +18,7 @@ from models.sources.convert import CREDITS
 from models.taxonomy import Taxonomy, load_taxonomy
 from models.training import curve
 from models.training.initial import identity, initial, take
+from models.training.mean import begin_alike, better_of
 from models.training.orders import BaseOrder, TrainOrder
 from models.training.parts import composer_of, demand_shippable, parts_of, unseen
 from models.training.pretrain import PretrainConfig
@@ -27,9 +28,7 @@ from models.training.recipe import (
     Progress,
     RecipeError,
     Teaching,
-    begin_alike,
     finished,
-    mean_of,
     pretrained,
     promised,
     remember,
@@ -76,7 +75,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         return made
     start = initial(order.shape, order.settings.seed, order.init)
     yield from _watched(pretrained(images, start, order.settings, run), run)
-    network = finished(run / "pretrain.pt", initial(order.shape, order.settings.seed))
+    network = finished(run / "pretrain.pt", DefectNetwork(order.shape))
     lineage = Lineage(
         origin=_origin(order.init, order.shape),
         training={
@@ -139,14 +138,15 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
         taught = _lessons(order, order.teacher, split, taxonomy)
         teaching = Teaching(taught, starting_network(order, order.teacher.seed), order.teacher)
         seeds["teacher"] = order.teacher.seed
-    in_the_middle = teaching is not None and begin_alike(start, teaching.start)
+    alike = teaching is not None and begin_alike(start, teaching.start)  # asked now: a run moves what it starts from
     yield from _watched(trained(lessons, start, order.settings, run, teaching), run)
-    network = finished(run / "train.pt", starting_network(order, order.settings.seed))
-    if order.teacher is not None and in_the_middle:
-        network = mean_of(network, finished(run / "teacher.pt", starting_network(order, order.teacher.seed)))
+    network, training = finished(run / "train.pt", DefectNetwork(order.shape)), _training(order, parts)
+    if alike:
+        teacher = finished(run / "teacher.pt", DefectNetwork(order.shape))
+        network, training["released"] = better_of(network, teacher, parts.validation)
     lineage = Lineage(
         origin=_origin(order.init, order.shape),
-        training=_training(order, parts, in_the_middle),
+        training=training,
         data={order.manifest.name: data},
         seeds=seeds,
         credits=_credits(manifest.groups),
@@ -193,7 +193,7 @@ def _credits(groups: Sequence[str]) -> tuple[Credit, ...]:
     return tuple(credit for name, credit in CREDITS.items() if name in sources)
 
 
-def _training(order: TrainOrder, parts: Parts, in_the_middle: bool) -> dict[str, str]:
+def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
     words = {
         "training": _words(order.settings.steps, order.settings.batch),
         "composed": f"{order.settings.composed_share:.0%} of the tiles",
@@ -203,8 +203,6 @@ def _training(order: TrainOrder, parts: Parts, in_the_middle: bool) -> dict[str,
         words["teacher"] = (
             f"the same from seed {order.teacher.seed}, {_words(order.teacher.steps, order.teacher.batch)}"
         )
-    if in_the_middle:
-        words["released"] = "the mean of the weights of both"
     if order.remark:
         words["remark"] = order.remark.rstrip(".")
     return words

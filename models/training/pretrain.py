@@ -94,6 +94,7 @@ def pretrain(images: Sequence[Path], start: DefectNetwork, config: PretrainConfi
         state.load(checkpoint)
     if state.step == config.steps:
         yield state
+        return
     student.train()
     guessing = torch.compile(student) if config.compile else student
     while state.step < config.steps:

@@ -10,7 +10,6 @@ from string import ascii_lowercase
 from typing import Any
 
 import msgspec
-import torch
 
 from models.release import Release
 from models.releases.store import ReleaseStore
@@ -40,8 +39,8 @@ class Teaching:
     """A run that comes first, and whose network then teaches: another draw of the same thing, to learn from besides.
 
     Some of what a network says of a tile is chance: its seed, the order of its lessons. One that learns half from the
-    labels and half from another of its kind ends between the two, and above both (Furlanello et al., "Born-again neural
-    networks", ICML 2018). If both began at the same weights, their mean is released: see `mean_of`.
+    labels and half from another of its kind may end above both (Furlanello et al., "Born-again neural networks", ICML
+    2018).
     """
 
     lessons: Lessons
@@ -72,7 +71,8 @@ def promised(run: Path, store: ReleaseStore, wanted: str | None, usual: str) -> 
     says at once what an hour later could only be refused.
 
     Args:
-        wanted: the id that was asked for; None takes `usual`, or the first of `usual` and a letter that is free.
+        wanted: the id that was asked for; None takes `usual`, or `usual` and the first letter behind those that are
+            taken: an id before them may be that of a release which is there no more.
 
     Raises:
         RecipeError: another run has made a release of that id.
@@ -83,7 +83,8 @@ def promised(run: Path, store: ReleaseStore, wanted: str | None, usual: str) -> 
     taken, own = set(store.ids()), store.own_ids()
     if noted is not None and wanted in {None, noted} and (noted in own or noted not in taken):
         return noted, store.open(noted) if noted in own else None
-    free = [name for letter in ("", *ascii_lowercase[1:]) if (name := usual + letter) not in taken]
+    names = [usual + letter for letter in ("", *ascii_lowercase[1:])]
+    free = names[max((place for place, name in enumerate(names, 1) if name in taken), default=0) :]
     if wanted in taken or not (wanted or free):
         there = wanted or usual
         raise RecipeError(f"there is a release {there!r} already, and a release never changes: give another --id")
@@ -107,7 +108,7 @@ def pretrained(images: Sequence[Path], start: DefectNetwork, config: PretrainCon
 def trained(
     lessons: Lessons, start: DefectNetwork, config: TrainConfig, run: Path, teaching: Teaching | None = None
 ) -> Iterator[Progress]:
-    """Train, after a teacher if there is to be one; the network is `finished(run / "train.pt", start)` afterwards."""
+    """Train, after a teacher if there is to be one; `finished` has their networks, of "train.pt" and "teacher.pt"."""
     if teaching is not None:
         teacher = copy.deepcopy(teaching.start)
         for state in train(teaching.lessons, teaching.start, teaching.config, run / "teacher.pt"):
@@ -116,30 +117,6 @@ def trained(
         lessons = replace(lessons, teacher=teacher.requires_grad_(False))
     for state in train(lessons, start, config, run / "train.pt"):
         yield Progress("train", state, config.steps)
-
-
-def begin_alike(one: DefectNetwork, other: DefectNetwork) -> bool:
-    """Whether two networks of one architecture are the same but for their heads, as from one base they are."""
-    theirs = other.state_dict()
-    return all(
-        torch.equal(mine, theirs[name]) for name, mine in one.state_dict().items() if not name.startswith("head.")
-    )
-
-
-def mean_of(one: DefectNetwork, other: DefectNetwork) -> DefectNetwork:
-    """The mean of two networks' weights, batch statistics included, ready to infer.
-
-    What two runs make of the same beginning lies in one valley of the loss, and the middle of it is lower than either
-    side (Wortsman et al., "Model soups", ICML 2022): what two networks know, for the price of running one. Of networks
-    that did not `begin_alike` it is nonsense.
-    """
-    mean, theirs = copy.deepcopy(one), other.state_dict()
-    with torch.no_grad():
-        for name, mine in mean.state_dict().items():
-            if mine.dtype.is_floating_point:
-                mine.lerp_(theirs[name], 0.5)
-    mean.eval()
-    return mean
 
 
 def finished(checkpoint: Path, network: DefectNetwork) -> DefectNetwork:

@@ -26,7 +26,7 @@ Labels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; the defaults, under a teacher of 900 steps, made the shipped release, `lite0vit2-256.2026-11d`."""
+    """How to train; the defaults, from a base under a teacher of 900 steps, made `lite0vit2-256.2026-11d`."""
 
     steps: int = 1200
     batch: int = 32
@@ -221,6 +221,7 @@ def train(lessons: Lessons, start: DefectNetwork, config: TrainConfig, checkpoin
         state.load(checkpoint)
     if state.step == config.steps:
         yield state
+        return
     drawing = Drawing(lessons, config, start.shape.tile_size)
     state.network.train()  # which is `start`, moved to the device
     embed = torch.compile(start.embed) if config.compile else start.embed

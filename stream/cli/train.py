@@ -100,7 +100,10 @@ def train(
     fold: Annotated[str | None, typer.Option(help="For cross-validation: test on fold K of N.", metavar="K/N")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles.", min=1)] = None,
     teacher_steps: Annotated[
-        int, typer.Option(help="Steps of a teacher first: the same, with the next seed.", min=0)
+        int,
+        typer.Option(
+            help="Steps of a teacher first: the same, next seed. From a base, their mean is tried too.", min=0
+        ),
     ] = 0,
     release_id: IdOption = None,
     remark: Annotated[str, typer.Option(help="A sentence for the card, beside what was measured.")] = "",

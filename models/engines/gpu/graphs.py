@@ -42,6 +42,7 @@ def cast_first(graph: bytes) -> bytes:
     """The same graph with bytes cast to floats before they are moved about.
 
     TensorRT takes a byte input only if a cast is what it feeds, not even a transposition (its DataType.UINT8 says so).
+    A graph of ours casts first by itself since 2026-11d; older releases and models made elsewhere may not.
     """
     import onnx
 
