@@ -9,8 +9,9 @@ wins, in these places:
   says that the agent has let go of an event. Offsets come from step 3 alone, and `_Consumer.commit` writes those.
 - Faust resets a missing offset as aiokafka is told, and skips what retention has removed. Here each assignment begins
   at an explicit offset, and a gap is an error with the numbers.
-- Faust may hand out records that were fetched for an assignment that is over. `Order` notices,
-  and fetches again or stops.
+- Faust may hand out records that were fetched for an assignment that is over, and throw away some of this one: where
+  two rebalances follow each other closely, the end of the first opens the flow in the middle of the second, whose end
+  empties the queues. `Order` notices, and fetches again.
 - Faust shares topics out round robin, so results[n] and decisions[n] part. Here they are shared out by ranges.
 - Faust's producer cannot be idempotent, and a send not awaited twice is lost. It is not started: alerts go through
   `Transport.send`, acknowledged by all in-sync copies.
@@ -239,9 +240,17 @@ class _Consumer(driver.Consumer):
         await self._thread.seek_wait(positions)
         return positions
 
+    def resume_flow(self) -> None:
+        """Called right after Faust has emptied the queues, also when the flow was open and records lay there."""
+        self.app.member.emptied()
+        for tp in filter(self.app.member.holds, tuple(self._buffered_partitions)):
+            self.on_buffer_drop(tp)  # an empty queue will not say that there is room again
+        super().resume_flow()
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109 Faust's signature
         member = self.app.member
         try:
+            await member.before_fetch(self._thread)
             return await member.fetched(self._thread, await super()._getmany(active_partitions, timeout))
         except self.consumer_stopped_errors:
             raise

@@ -203,6 +203,20 @@ class Membership:
         """Where to fetch on, after whatever was fetched and not worked off has been thrown away."""
         return {tp: self._order.rewind(tp) for tp in partitions if tp in self._order}
 
+    def holds(self, tp: Any) -> bool:
+        """Whether this partition is ours and begun."""
+        return tp in self._order
+
+    def emptied(self) -> None:
+        """The queues between fetch and work were emptied: what lay there is due again."""
+        self._order.emptied()
+
+    async def before_fetch(self, client: Client) -> None:
+        """Go back to what got lost on the way to the work, if anything did: no other record may ever tell of it."""
+        if lost := self._order.lost():
+            log.info("fetching again what got lost positions=%s", lost)
+            await client.seek_wait(lost)
+
     async def fetched(self, client: Client, records: Mapping[Any, list[Any]]) -> Mapping[Any, list[Any]]:
         """Let through what comes in order; for the rest, fetch once more."""
         passed = {}

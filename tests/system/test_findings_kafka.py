@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -30,6 +30,7 @@ from stream.errors import Broken
 from stream.findings.role import run_findings
 from stream.messages import Alert, Decision, Result, decode
 from stream.metrics import Metrics
+from stream.patience import patiently
 from stream.transport import open_transport
 from stream.transport.kafka_topics import administration, create_topics, delete_topics
 from stream.transport.local import LocalTransport
@@ -228,14 +229,20 @@ ASSIGNMENT = Schema(
 
 async def until_shared(config: Config, *, members: int) -> Shares:
     """Ask the broker until so many members share the partitions; each member's, by topic."""
-    async with administration(config) as admin:
-        while True:
+
+    async def ask() -> tuple[str, list[Any]]:
+        async with administration(config) as admin:
             (answer,) = await admin.describe_consumer_groups([f"{config.topic_prefix}findings"])
             (_, _, state, _, _, found, *_) = answer.groups[0]
-            if state == "Stable" and len(found) == members:
-                shares = [ASSIGNMENT.decode(_Stream(one[-1])) for one in found]
-                return [{topic: sorted(numbers) for topic, numbers in share[1]} for share in shares]
-            await asyncio.sleep(0.05)
+            return state, found
+
+    while True:
+        # A broker that has had no group yet makes the topic of their offsets first; until then nobody can be asked.
+        state, found = await patiently(ask, deadline_s=PATIENCE_S)
+        if state == "Stable" and len(found) == members:
+            shares = [ASSIGNMENT.decode(_Stream(one[-1])) for one in found]
+            return [{topic: sorted(numbers) for topic, numbers in share[1]} for share in shares]
+        await asyncio.sleep(0.05)
 
 
 class _Stream:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from stream.config import LocalSection
 from stream.errors import Broken, PartitionLost
 from stream.findings.membership import Membership
+from stream.findings.order import TRIES
 from stream.messages import encode
 from stream.metrics import Metrics
 from stream.transport.kafka_records import Start
@@ -124,16 +125,38 @@ def test_a_fetch_that_leaves_records_out_is_held_back_and_made_again(tmp_path: P
     with_member(tmp_path, test)
 
 
-def test_a_record_lost_on_the_way_ends_the_member_and_is_not_committed_past(tmp_path: Path) -> None:
+def test_a_record_lost_on_the_way_is_fetched_again_and_not_committed_past(tmp_path: Path) -> None:
     async def test(member: Membership, broker: Broker, log: Transport) -> None:
         await member.fetched(broker, {RESULTS: [shot(5), shot(6), shot(7)]})
         await member.work(shot(5))
         await member.work(shot(7))
-        assert isinstance(member.failure, Broken)
-        assert "results[0]: offset 6 was due, 7 came" in str(member.failure)
-        await member.work(shot(6))
         await member.commit(broker)
         assert broker.written == {RESULTS: 6}
+        await member.before_fetch(broker)
+        assert broker.sought == [{RESULTS: 6}]
+        await member.fetched(broker, {RESULTS: [shot(6), shot(7)]})
+        await member.before_fetch(broker)
+        assert broker.sought == [{RESULTS: 6}]
+        for number in (6, 7):
+            await member.work(shot(number))
+        assert member.failure is None
+        await member.commit(broker)
+        assert broker.written == {RESULTS: 8}
+        assert len(await compacted(log)) == 3
+
+    with_member(tmp_path, test)
+
+
+def test_a_record_lost_again_and_again_ends_the_member_and_is_not_committed_past(tmp_path: Path) -> None:
+    async def test(member: Membership, broker: Broker, log: Transport) -> None:
+        for _ in range(TRIES):
+            assert member.failure is None
+            await member.fetched(broker, {RESULTS: [shot(5), shot(6)]})
+            await member.work(shot(6))
+        assert isinstance(member.failure, Broken)
+        assert "results[0]: offset 5 was due, 6 came, 5 times" in str(member.failure)
+        await member.work(shot(5))
+        assert not await member.commit(broker)
 
     with_member(tmp_path, test)
 
