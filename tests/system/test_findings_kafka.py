@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import faust
 import msgspec
 import pytest
 from aiokafka import TopicPartition as StoredPartition
@@ -219,6 +220,37 @@ def test_members_come_and_go_each_with_all_topics_of_its_partitions_and_nothing_
     asyncio.run(main())
     assert on_log(config, lag) == 0
     assert on_log(config, compacted) == truth
+
+
+@pytest.mark.slow
+def test_what_faust_throws_away_when_it_opens_the_flow_once_more_is_fetched_again(
+    config: Config, truth: dict[str, bytes]
+) -> None:
+    """As where two rebalances overlap: the flow is open, records lie ready, and the end of the second opens it anew."""
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE_S), opened(config) as log:
+            await send(log, recorded())
+            member = Member(config)
+            done = stop_after(member.stop, len(recorded()))
+            thrown = 0
+
+            def step(number: int) -> None:
+                nonlocal thrown
+                done(number)
+                event = faust.current_event()
+                if event is not None and number == 3 and event.message.offset % 5 == 2:
+                    thrown += sum(queue.qsize() for queue in event.app.flow_control._queues)
+                    event.app.flow_control.resume()
+                    event.app.consumer.resume_flow()
+
+            member.step = step
+            await member.run()
+            assert thrown
+            assert await lag(log) == 0
+            assert await compacted(log) == truth
+
+    asyncio.run(main())
 
 
 Shares = Sequence[dict[str, list[int]]]
