@@ -15,14 +15,16 @@ from models.synthesis import Composer, Surfaces
 from models.synthesis.composer import DEFECTS
 
 TILES, ROUNDS = 300, 3
+WARM = 100
+"""Tiles painted before the clock starts: the first ones make the noise, the stones and the leaves, once (1 to 2 s)."""
 
 
 def painted(process: int, data: Path | None) -> float:
-    """Tiles a second of one process on one thread; each paints its own, after a few that warm up."""
+    """Tiles a second of one process on one thread, once it has what it cuts from; each process paints its own."""
     cv2.setNumThreads(1)
     surfaces = Surfaces.from_folder(data) if data else Surfaces.procedural()
     composer = Composer(tuple(DEFECTS), surfaces, seed=1)
-    for number in range(10):
+    for number in range(WARM):
         composer.compose(number)
     begun = time.perf_counter()
     for number in range(TILES):

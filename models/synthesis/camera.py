@@ -35,10 +35,11 @@ def draw_camera(random: Random) -> Camera:
 
 def shoot(random: Random, scene: Picture, light: Vector, camera: Camera) -> NDArray[np.uint8]:
     """The scene as the drone would have stored it, uint8[TILE, TILE, 3]."""
-    lit = _sharpness(random, scene * rgb(_illumination(random, light)), camera)
-    lit = _sensor(random, lit)
+    lit = rgb(_illumination(random, light))
+    lit *= scene
+    lit = _sensor(random, _sharpness(random, lit, camera))
     table = _development(random, float(lit.mean()))
-    developed = cv2.LUT(np.clip(lit, 0.0, 255.0).astype(np.uint8), table)
+    developed = cv2.LUT(np.clip(lit, 0.0, 255.0, out=lit).astype(np.uint8), table)
     return _jpeg(random, np.asarray(developed, dtype=np.uint8))
 
 
@@ -76,12 +77,15 @@ def _shadow_edge(random: Random) -> Field:
 def _sharpness(random: Random, picture: Picture, camera: Camera) -> Picture:
     """Defocus and smear, then what the camera's own sharpening makes of them."""
     side = 3 if camera.defocus < 0.5 else 5 if camera.defocus < 0.9 else 7
-    soft = np.asarray(cv2.GaussianBlur(picture, (side, side), camera.defocus))
+    soft: Picture = cv2.GaussianBlur(picture, (side, side), camera.defocus)
     if camera.motion:
-        soft = np.asarray(cv2.filter2D(soft, -1, _smear(camera.motion, random.uniform(0.0, math.pi))))
+        soft = cv2.filter2D(soft, -1, _smear(camera.motion, random.uniform(0.0, math.pi)))
     if random.random() < 0.4:
         strength = random.uniform(0.2, 0.9)
-        soft = soft * (1.0 + strength) - np.asarray(cv2.GaussianBlur(soft, (5, 5), 1.2)) * strength
+        softer: Picture = cv2.GaussianBlur(soft, (5, 5), 1.2)
+        softer *= strength
+        soft *= 1.0 + strength
+        soft -= softer
     return soft
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,6 +16,15 @@ FAINT = 0.06
 """Paint thinner than this is not put on at all: a mask then holds every pixel that was changed, and no other."""
 OPAQUE = 0.6
 """Paint thicker than this hides what was there before."""
+BAND = 64
+"""Rows that are changed at a time: what they need then stays in the processor's nearest cache."""
+
+
+def _bands(touched: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+    """The smallest rectangle round the touched pixels, in bands of rows."""
+    x, y, width, height = cv2.boundingRect(touched.view(np.uint8))
+    for top in range(y, y + height, BAND):
+        yield np.s_[top : min(top + BAND, y + height), x : x + width]
 
 
 @dataclass
@@ -61,29 +71,35 @@ class Canvas:
         self, name: str, alpha: Field, target: Picture | Colour, hides: bool = True, spares: str = ""
     ) -> None:
         """`lay`, and the touched pixels join the mask of the defect; the class that it `spares` keeps its mask."""
-        touched, change = self._blend(alpha, target)
+        if name not in self.marks:
+            self.marks[name] = Mark()
+        mark = self.marks[name]
+        touched = self._blend(alpha, target, mark.change)
         if hides:
             self._hide(alpha, name, spares)
-        mark = self.marks.setdefault(name, Mark())
         mark.mask |= touched
-        np.maximum(mark.change, change, out=mark.change)
 
-    def _blend(self, alpha: Field, target: Picture | Colour) -> tuple[NDArray[np.bool_], Field]:
-        """Change the picture; returns which pixels were touched and by how many grey levels each was moved."""
+    def _blend(self, alpha: Field, target: Picture | Colour, change: Field | None = None) -> NDArray[np.bool_]:
+        """Change the picture, and `change` where it moved a pixel by more grey levels; returns the touched pixels."""
         touched = alpha >= FAINT
-        if isinstance(target, tuple):
-            colour = np.broadcast_to(np.array(target, np.float32), self.picture.shape)
-            delta: Picture = cv2.subtract(colour, self.picture)
-        else:
-            delta = np.subtract(target, self.picture, dtype=np.float32)
-        delta *= rgb(alpha * touched)
-        self.picture += delta
-        return touched, np.asarray(cv2.transform(np.abs(delta), np.full((1, 3), 1.0 / 3.0, np.float32)))
+        for here in _bands(touched):
+            picture = self.picture[here]
+            if isinstance(target, tuple):
+                delta: Picture = cv2.subtract(np.array((*target, 0.0)), picture)
+            else:
+                delta = target[here] - picture
+            delta *= rgb(alpha[here] * touched[here])
+            picture += delta
+            if change is not None:
+                moved = cv2.transform(np.abs(delta, out=delta), np.full((1, 3), 1.0 / 3.0, np.float32))
+                np.maximum(change[here], moved, out=change[here])
+        return touched
 
     def _hide(self, alpha: Field, *spares: str) -> None:
+        shown = alpha <= OPAQUE
         for name, mark in self.marks.items():
             if name not in spares:
-                mark.mask &= alpha <= OPAQUE
+                mark.mask &= shown
 
     def widen(self, name: str, width_px: float) -> None:
         """Note that the defect is at least this wide."""

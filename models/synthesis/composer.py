@@ -13,7 +13,7 @@ from models.synthesis.blemishes import BLEMISHES
 from models.synthesis.camera import draw_camera, shoot
 from models.synthesis.canvas import Canvas
 from models.synthesis.cracks import paint_crack
-from models.synthesis.fields import Random
+from models.synthesis.fields import Random, choose
 from models.synthesis.growth import paint_algae, where_water_stays
 from models.synthesis.labels import labels_and_masks, rules
 from models.synthesis.occluders import OCCLUDERS
@@ -121,12 +121,12 @@ class Composer:
 
     def _paint(self, canvas: Canvas, random: Random) -> str:
         """Blemishes, then defects, then what stands before them."""
-        for name in random.choice(list(BLEMISHES), size=int(random.choice([0, 1, 2], p=[0.5, 0.35, 0.15]))):
+        for name in random.choice(list(BLEMISHES), size=choose(random, (0, 1, 2), (0.5, 0.35, 0.15))):
             BLEMISHES[name](canvas, random)
         kind = "sound"
         wanted: set[str] = set()
         if random.random() >= SOUND_SHARE:
-            kind = str(random.choice(list(DEFECTS), p=[share for share, _ in DEFECTS.values()]))
+            kind = choose(random, tuple(DEFECTS), tuple(share for share, _ in DEFECTS.values()))
             wanted = {kind, *(name for name in DEFECTS if random.random() < 0.07)}
         for name, (_, paint) in DEFECTS.items():
             if name in wanted:

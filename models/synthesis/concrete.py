@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.synthesis.fields import TILE, Field, Picture, Random, Spectrum, cut, heap, pick, rgb, tint
+from models.synthesis.fields import TILE, Field, Picture, Random, Spectrum, choose, cut, heap, mix, pick, rgb, tint
 from models.synthesis.shapes import Vector, grid, relief, smoothstep
 
 TINTS = (
@@ -20,13 +20,13 @@ TINTS = (
 
 def concrete(random: Random, mm_per_px: float, light: Vector) -> Picture:
     """Sound concrete, float32[TILE, TILE, 3], lit from `light`."""
-    finish = random.choice(["cast", "trowelled", "broomed", "worn"], p=[0.4, 0.25, 0.15, 0.2])
+    finish = choose(random, ("cast", "trowelled", "broomed", "worn"), (0.4, 0.25, 0.15, 0.2))
     grey = random.uniform(95.0, 200.0) + random.uniform(3.0, 12.0) * cut(random, "broad")
     grey += random.uniform(1.0, 7.0) * cut(random, "cloud", random.uniform(1.0, 2.0))
     grey += random.uniform(1.0, 5.0) * cut(random, "grain", random.uniform(1.0, 2.0))
     if finish == "cast":
         grey += _boards(random, mm_per_px)
-    grey += _roughness(random, str(finish), light)
+    grey += _roughness(random, finish, light)
     picture = tint(rgb(grey), pick(random, TINTS))
     if finish == "worn":
         _aggregate(random, picture, mm_per_px)
@@ -34,7 +34,7 @@ def concrete(random: Random, mm_per_px: float, light: Vector) -> Picture:
         _pores(random, picture, mm_per_px, light)
     if random.random() < 0.35:
         _damp(random, picture)
-    return np.clip(picture, 8.0, 250.0)
+    return np.clip(picture, 8.0, 250.0, out=picture)
 
 
 def _roughness(random: Random, finish: str, light: Vector) -> Field:
@@ -63,7 +63,7 @@ def _aggregate(random: Random, picture: Picture, mm_per_px: float) -> None:
     stone, height = heap(random, random.uniform(4.0, 14.0) / mm_per_px)
     shown = smoothstep(height + 0.5 * cut(random, "cloud"), 0.5, 1.2) * random.uniform(0.2, 0.75)
     stone *= np.float32(picture.mean() / 140.0)
-    picture += (stone - picture) * rgb(shown)
+    mix(picture, stone, shown)
 
 
 def _pores(random: Random, picture: Picture, mm_per_px: float, light: Vector) -> None:

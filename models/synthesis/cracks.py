@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from models.synthesis.canvas import Canvas
-from models.synthesis.fields import TILE, Field, Random, crackle, cut, rgb, zoomed
+from models.synthesis.fields import TILE, Field, Random, choose, crackle, cut, rgb, zoomed
 from models.synthesis.shapes import Line, Vector, coverage, jagged, shifted, smoothstep, soften, wobble
 
 NARROWEST_MM, WIDEST_MM = 0.2, 10.0
@@ -37,7 +37,7 @@ def crack_lines(random: Random, width: float) -> list[Line]:
     end = (middle[0] + after * math.cos(angle), middle[1] + after * math.sin(angle))
     trunk = _line(random, start, end, width, (reach < 200.0, after < 200.0))
     lines = [trunk]
-    for _ in range(int(random.choice([0, 1, 2, 3], p=[0.45, 0.3, 0.15, 0.1]))):
+    for _ in range(choose(random, (0, 1, 2, 3), (0.45, 0.3, 0.15, 0.1))):
         at = int(random.integers(30, 100))
         side = angle + float(random.choice([-1.0, 1.0])) * random.uniform(0.3, 1.2)
         length = random.uniform(40.0, 160.0)

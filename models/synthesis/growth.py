@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.synthesis.canvas import Canvas
-from models.synthesis.fields import TILE, Field, Random, cut, heap, pick, rgb, tint
+from models.synthesis.fields import TILE, Field, Random, choose, cut, heap, mix, pick, rgb, tint
 from models.synthesis.shapes import grid, relief, run_down, smoothstep, soften
 from models.synthesis.stains import seam
 
@@ -27,12 +27,12 @@ def paint_algae(canvas: Canvas, random: Random, wet: Field) -> None:
     speckle = 0.16 * cut(random, "grain") + 0.22 * cut(random, "rough", random.uniform(1.0, 2.0))
     alpha = smoothstep(wet + speckle * random.uniform(0.5, 1.3), 0.0, random.uniform(0.5, 1.0))
     thin, other = tint(canvas.picture, pick(random, FILMS)), tint(canvas.picture, pick(random, FILMS))
-    film = thin + (other - thin) * rgb(smoothstep(cut(random, "cloud"), -0.8, 0.8))
+    film = mix(thin, other, smoothstep(cut(random, "cloud"), -0.8, 0.8))
     crust = tint(rgb(1.0 + 0.16 * cut(random, "rough", 1.2)), pick(random, THICK, canvas.exposure, canvas.exposure))
     thickness = random.uniform(0.2, 0.85) * smoothstep(
         wet + 0.4 * cut(random, "cloud") + 0.3 * cut(random, "rough"), 0.3, 1.2
     )
-    target = np.maximum(film + (crust - film) * rgb(thickness), 2.0)
+    target = np.maximum(mix(film, crust, thickness), 2.0)
     canvas.lay_defect("algae", alpha * random.uniform(0.8, 0.97), target)
     if random.random() < 0.35:
         _moss(canvas, random, wet)
@@ -42,7 +42,7 @@ def where_water_stays(canvas: Canvas, random: Random) -> Field:
     """How wet each pixel is: about 1 in the middle of it, 0 and less where it is dry; a joint that leaks is painted."""
     _, y = grid()
     patch = cut(random, "broad")
-    kind = random.choice(["foot", "patch", "runs", "seam"], p=[0.25, 0.35, 0.25, 0.15])
+    kind = choose(random, ("foot", "patch", "runs", "seam"), (0.25, 0.35, 0.25, 0.15))
     if kind == "foot":
         rise = (y - random.uniform(90.0, 210.0)) * np.float32(1.0 / random.uniform(30.0, 90.0))
         return np.clip(rise, -2.0, 0.9) + 0.25 * patch + 0.25 * cut(random, "streak")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.synthesis.fields import TILE, Picture, Random, cut, dye, foliage, heap, pick, rgb, tint, zoomed
+from models.synthesis.fields import TILE, Picture, Random, cut, dye, foliage, heap, mix, pick, rgb, tint, zoomed
 from models.synthesis.shapes import Vector, grid, relief, smoothstep
 
 Scene = Callable[[Random, float, Vector], Picture]
@@ -60,8 +60,7 @@ def asphalt(random: Random, mm_per_px: float, light: Vector) -> Picture:
     base = random.uniform(45.0, 110.0) * (1.0 + 0.12 * cut(random, "grain") + 0.06 * cut(random, "broad"))
     shown = smoothstep(height + 0.4 * cut(random, "cloud"), 0.4, 1.2) * random.uniform(0.2, 0.8)
     base = base * (1.0 + random.uniform(0.1, 0.4) * relief(2.0 * height, light))
-    binder = rgb(base)
-    return binder + (colour * np.float32(0.9) - binder) * rgb(shown)
+    return mix(rgb(base), colour * np.float32(0.9), shown)
 
 
 def wood(random: Random, mm_per_px: float, light: Vector) -> Picture:

@@ -19,6 +19,9 @@ Vector: TypeAlias = tuple[float, float]
 FINE = 4
 """Lines are drawn this many times finer than the tile, so that a hairline of a third of a pixel is drawn as that."""
 
+LANES = 16
+"""Float32 numbers that a processor works on at once, at most."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -30,15 +33,37 @@ class Line:
 
 @cache
 def grid() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """x and y of every pixel, float32[TILE, TILE] each."""
-    y, x = np.mgrid[0:TILE, 0:TILE].astype(np.float32)
-    return x, y
+    """x and y of every pixel as one row float32[1, TILE] and one column float32[TILE, 1]."""
+    pixels = np.arange(TILE, dtype=np.float32)
+    return pixels[None, :], pixels[:, None]
+
+
+@cache
+def _rows() -> NDArray[np.float32]:
+    """y of every pixel, float32[TILE, TILE]."""
+    return np.repeat(grid()[1], TILE, axis=1)
 
 
 def smoothstep(field: Field, low: float, high: float) -> Field:
     """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((field - low) * (1.0 / (high - low)), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    t = np.subtract(field, low)
+    t *= 1.0 / (high - low)
+    np.clip(t, 0.0, 1.0, out=t)
+    bend = t * -2.0
+    bend += 3.0
+    t *= t
+    t *= bend
+    return t
+
+
+def around(field: Field) -> tuple[slice, slice]:
+    """The rows and columns where the field is more than 0, and at least one more on every side.
+
+    The columns are whole groups of `LANES`: a filter rounds its last, odd columns in another way than the rest.
+    """
+    x, y, width, height = cv2.boundingRect((field > 0.0).view(np.uint8))
+    left, right = max(x - 1, 0), min(x + width + 1, TILE)
+    return np.s_[max(y - 1, 0) : y + height + 1, left - left % LANES : right + -right % LANES]
 
 
 def jagged(random: Random, start: Vector, end: Vector, roughness: float) -> NDArray[np.float64]:
@@ -110,18 +135,21 @@ def run_down(random: Random, source: Field, length: float, comb: float = 0.5) ->
     reach = length * np.exp(np.interp(np.arange(TILE), np.arange(len(knots)) * spacing, knots))
     fade = np.exp(-1.0 / np.maximum(reach, 1.0)).astype(np.float32)
     flow = source.astype(np.float32)
+    above = np.empty_like(flow)
     step = 1
     while step < TILE:
-        flow[step:] = np.maximum(flow[step:], flow[:-step] * fade**step)
+        np.multiply(flow[:-step], fade**step, out=above[step:])
+        np.maximum(flow[step:], above[step:], out=flow[step:])
         step *= 2
     return sway(random, flow, 3.0)
 
 
 def sway(random: Random, field: Field, reach: float) -> Field:
     """The field pushed sideways by a slow noise of about `reach` px: nothing in nature runs down a ruler."""
-    x, y = grid()
-    push = cut(random, "cloud", 1.0) * np.float32(reach)
-    return np.asarray(cv2.remap(field, x + push, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    push = cut(random, "cloud", 1.0)
+    push *= np.float32(reach)
+    push += grid()[0]
+    return np.asarray(cv2.remap(field, push, _rows(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def relief(height: Field, light: Vector) -> Field:

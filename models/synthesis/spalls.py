@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from models.synthesis.canvas import Canvas
-from models.synthesis.fields import TILE, Field, Picture, Random, cut, dye, heap, pick, rgb, tint
-from models.synthesis.shapes import Vector, blob, grid, relief, run_down, shifted, smoothstep, soften
+from models.synthesis.fields import TILE, Field, Picture, Random, Spectrum, choose, cut, dye, heap, mix, pick, rgb, tint
+from models.synthesis.shapes import Vector, around, blob, grid, relief, run_down, shifted, smoothstep, soften
 
 BROKEN = (
     (168.0, 160.0, 146.0),
@@ -55,37 +55,48 @@ def paint_spall(canvas: Canvas, random: Random, centre: Vector | None = None, ra
 
 def _hollow(canvas: Canvas, random: Random, inside: Field) -> Field:
     """Depth in px: a broken slope from the edge, then an uneven floor."""
-    away = cv2.distanceTransform((inside > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    here = around(inside)
+    away = np.asarray(cv2.distanceTransform((inside[here] > 0.5).view(np.uint8), cv2.DIST_L2, 3))
     slope = max(canvas.px(random.uniform(8.0, 40.0)), 4.0)
     deep = min(max(canvas.px(random.uniform(10.0, 50.0)), 4.0), 26.0)
-    broken = np.asarray(away) * (1.0 + 0.35 * cut(random, "cloud", 1.3))
+    broken = away * (1.0 + 0.35 * cut(random, "cloud", 1.3)[here])
     floor = np.clip(broken * (1.0 / slope), 0.0, 1.0) ** 0.7
-    return np.asarray(floor * deep * (1.0 + 0.2 * cut(random, "cloud", 0.8)))
+    depth = np.zeros_like(inside)
+    depth[here] = floor * deep * (1.0 + 0.2 * cut(random, "cloud", 0.8)[here])
+    return depth
 
 
 def _broken_face(canvas: Canvas, random: Random, inside: Field, depth: Field) -> Picture:
-    """The colours of broken concrete with its stones, under the light of this tile."""
-    stone, height = heap(random, max(canvas.px(random.uniform(8.0, 26.0)), 3.0))
+    """The colours of broken concrete with its stones, under the light of this tile; black away from the spall."""
+    here = around(inside)
+
+    def noise(spectrum: Spectrum, zoom: float = 1.0) -> Field:
+        return cut(random, spectrum, zoom)[here]
+
+    depth = depth[here]
+    stone, height = (field[here] for field in heap(random, max(canvas.px(random.uniform(8.0, 26.0)), 3.0)))
     skin = cv2.mean(canvas.picture)[:3]
     red, green, blue = (
         0.5 * one + 0.5 * old / canvas.exposure for one, old in zip(pick(random, BROKEN), skin, strict=True)
     )
     bright = random.uniform(0.8, 1.15)
-    mortar = dye(
-        1.0 + 0.05 * cut(random, "cloud") + 0.04 * cut(random, "grain"), (red * bright, green * bright, blue * bright)
-    )
-    shown = smoothstep(height + 0.6 * cut(random, "cloud"), random.uniform(-0.2, 0.5), 1.1)
+    mortar = dye(1.0 + 0.05 * noise("cloud") + 0.04 * noise("grain"), (red * bright, green * bright, blue * bright))
+    shown = smoothstep(height + 0.6 * noise("cloud"), random.uniform(-0.2, 0.5), 1.1)
     shown *= smoothstep(depth, 0.5, 4.0) * random.uniform(0.4, 1.0)
-    mortar += (stone * np.float32(random.uniform(0.75, 1.1)) - mortar) * rgb(shown)
-    bumps = 1.8 * height * smoothstep(depth, 0.5, 4.0) + random.uniform(0.4, 1.4) * cut(random, "rough", 1.6)
+    stone *= np.float32(random.uniform(0.75, 1.1))
+    mix(mortar, stone, shown)
+    bumps = 1.8 * height * smoothstep(depth, 0.5, 4.0) + random.uniform(0.4, 1.4) * noise("rough", 1.6)
     light = 1.0 + random.uniform(0.25, 0.55) * relief(bumps - 0.9 * depth, canvas.light)
-    light *= 1.0 - random.uniform(0.1, 0.45) * smoothstep(0.7 * cut(random, "cloud") - height, 0.0, 1.0)
+    light *= 1.0 - random.uniform(0.1, 0.45) * smoothstep(0.7 * noise("cloud") - height, 0.0, 1.0)
     fresh = smoothstep(depth, 0.0, 0.8) * (1.0 - smoothstep(depth, 1.5, 5.0))
     light *= 1.0 + random.uniform(-0.05, 0.22) * fresh
-    light *= 1.0 - random.uniform(0.45, 0.8) * _cast_shadow(canvas, random, inside, depth)
+    light *= 1.0 - random.uniform(0.45, 0.8) * _cast_shadow(canvas, random, inside, depth)[here]
     if random.random() < 0.3:
-        mortar += (tint(mortar, (0.62, 0.55, 0.46)) - mortar) * rgb(smoothstep(cut(random, "broad"), 0.0, 1.5))
-    return np.clip(mortar * rgb(np.clip(light * canvas.exposure, 0.1, 1.7)), 4.0, 252.0)
+        mix(mortar, tint(mortar, (0.62, 0.55, 0.46)), smoothstep(noise("broad"), 0.0, 1.5))
+    mortar *= rgb(np.clip(light * canvas.exposure, 0.1, 1.7))
+    face = np.zeros_like(canvas.picture)
+    np.clip(mortar, 4.0, 252.0, out=face[here])
+    return face
 
 
 def _cast_shadow(canvas: Canvas, random: Random, inside: Field, depth: Field) -> Field:
@@ -98,7 +109,7 @@ def _cast_shadow(canvas: Canvas, random: Random, inside: Field, depth: Field) ->
 def paint_bars(canvas: Canvas, random: Random) -> Field:
     """A spall with bars in it; returns what the bars cover, for the rust that may run from them."""
     radius = min(max(canvas.px(random.uniform(5.0, 16.0)), 2.0), 20.0)
-    angle = random.choice([0.0, math.pi / 2.0], p=[0.4, 0.6]) + random.normal(0.0, 0.12)
+    angle = choose(random, (0.0, math.pi / 2.0), (0.4, 0.6)) + random.normal(0.0, 0.12)
     centre = (random.uniform(50.0, TILE - 50.0), random.uniform(50.0, TILE - 50.0))
     if random.random() < 0.45:
         long = random.uniform(70.0, 170.0)
@@ -150,28 +161,36 @@ def _steel(random: Random, radius: float, exposure: float) -> Picture:
     zoom = max(radius / 6.0, 1.0)
     tone = dye(1.0 + 0.1 * cut(random, "grain"), pick(random, BARS))
     flakes = smoothstep(cut(random, "cloud", zoom) + 0.5 * cut(random, "rough"), -0.4, 1.4)
-    tone += (dye(np.ones_like(flakes), pick(random, FLAKES, 0.8, 1.15)) - tone) * rgb(flakes)
-    return tone * rgb((1.0 + 0.2 * cut(random, "rough", zoom)) * (exposure * random.uniform(0.8, 1.25)))
+    mix(tone, dye(np.ones_like(flakes), pick(random, FLAKES, 0.8, 1.15)), flakes)
+    tone *= rgb((1.0 + 0.2 * cut(random, "rough", zoom)) * (exposure * random.uniform(0.8, 1.25)))
+    return tone
 
 
 def _paint_bar(canvas: Canvas, random: Random, bar: Bar, buried: Field, steel: Picture) -> Field:
     """One ribbed, rusted bar, its shadow on the broken face beside it; returns how much of each pixel it covers."""
+    here = around(buried)
     x, y = grid()
+    x, y = x[:, here[1]], y[here[0]]
     along = (x - bar.centre[0]) * math.cos(bar.angle) + (y - bar.centre[1]) * math.sin(bar.angle)
     across = (y - bar.centre[1]) * math.cos(bar.angle) - (x - bar.centre[0]) * math.sin(bar.angle)
-    across = across * np.float32(1.0 / bar.radius) + random.uniform(0.0, 0.12) * cut(random, "cloud", 1.5)
+    across = across * np.float32(1.0 / bar.radius) + random.uniform(0.0, 0.12) * cut(random, "cloud", 1.5)[here]
     period = bar.radius * random.uniform(1.1, 1.6)
     slant = float(random.choice([-1.0, 1.0])) * random.uniform(0.3, 0.8) * bar.radius
     ribs = np.sin((along + slant * across) * np.float32(2.0 * math.pi / period))
     rib_height = random.uniform(0.3, 1.0) if bar.radius > 2.5 else 0.0
     reach = np.abs(across) - 0.08 * rib_height * ribs
     edge = 0.7 / bar.radius
-    covers = (1.0 - smoothstep(reach, 1.0 - edge, 1.0 + edge)) * buried
+    covers = np.zeros_like(buried)
+    covers[here] = (1.0 - smoothstep(reach, 1.0 - edge, 1.0 + edge)) * buried[here]
     drop = 0.9 * bar.radius
     shadow = shifted(covers, (-drop * canvas.light[0], -drop * canvas.light[1]))
     dark = np.clip(soften(shadow, 0.3 * bar.radius + 0.5), 0.0, 1.0) * (buried > 0.15) * random.uniform(0.35, 0.75)
-    canvas.lay_defect("spalling", dark, canvas.picture * 0.25, hides=False)
-    face = np.clip(steel * rgb(_light_on(canvas, bar, across, ribs * rib_height)), 4.0, 250.0)
+    face = np.zeros_like(canvas.picture)
+    np.multiply(canvas.picture[here], 0.25, out=face[here])
+    canvas.lay_defect("spalling", dark, face, hides=False)
+    lit = rgb(_light_on(canvas, bar, across, ribs * rib_height))
+    lit *= steel[here]
+    np.clip(lit, 4.0, 250.0, out=face[here])
     canvas.lay_defect("exposed_rebar", covers, face, spares="spalling")
     return covers
 

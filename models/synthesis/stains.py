@@ -8,7 +8,7 @@ import numpy as np
 
 from models.synthesis.canvas import Canvas
 from models.synthesis.cracks import crack_lines, draw_crack
-from models.synthesis.fields import TILE, Field, Random, cut, dye, pick, rgb, tint
+from models.synthesis.fields import TILE, Field, Random, choose, cut, dye, mix, pick, rgb, tint
 from models.synthesis.shapes import blob, coverage, relief, run_down, smoothstep, soften, sway
 
 # Factors on what lies beneath: rust is thin and the concrete shows through.
@@ -60,15 +60,17 @@ def paint_rust(canvas: Canvas, random: Random, source: Field) -> None:
     alpha = np.clip(alpha * random.uniform(0.95, 1.3), 0.0, 1.0)
     light, dark = tint(canvas.picture, pick(random, RUSTS)), tint(canvas.picture, pick(random, DARK_RUSTS))
     thick = np.clip(1.1 * alpha * alpha + 0.12 * cut(random, "cloud"), 0.0, 1.0)
-    target = light + (dark - light) * rgb(thick)
+    target = mix(light, dark, thick)
     solid = dye(1.0 + 0.1 * cut(random, "rough"), pick(random, SOLID_RUSTS, canvas.exposure, canvas.exposure))
-    target += (solid - target) * np.float32(random.uniform(0.2, 0.55))
+    solid -= target
+    solid *= np.float32(random.uniform(0.2, 0.55))
+    target += solid
     canvas.lay_defect("corrosion_stain", alpha, target, hides=False)
 
 
 def rust_source(canvas: Canvas, random: Random) -> Field:
     """Where steel lies just below the skin: a nail, a bar's end, a leaking joint (painted), or a whole rusty patch."""
-    kind = random.choice(["spots", "seam", "patch", "wire"], p=[0.45, 0.2, 0.2, 0.15])
+    kind = choose(random, ("spots", "seam", "patch", "wire"), (0.45, 0.2, 0.2, 0.15))
     if kind == "seam":
         return seam(canvas, random)
     if kind == "patch":
@@ -98,9 +100,8 @@ def paint_lime(canvas: Canvas, random: Random, seep: Seep) -> None:
     shade = 0.97 + random.uniform(0.06, 0.25) * relief(3.0 * thickness, canvas.light) + 0.025 * cut(random, "grain")
     target = tint(rgb(np.clip(shade, 0.5, 1.1)), pick(random, LIMES, canvas.exposure, canvas.exposure))
     if random.random() < 0.3:
-        dirty = rgb(0.8 * smoothstep(cut(random, "broad", 1.3), 0.2, 1.6))
-        target += (tint(target, (0.86, 0.72, 0.5)) - target) * dirty
-    canvas.lay_defect("efflorescence", alpha, np.clip(target, 0.0, 252.0))
+        mix(target, tint(target, (0.86, 0.72, 0.5)), 0.8 * smoothstep(cut(random, "broad", 1.3), 0.2, 1.6))
+    canvas.lay_defect("efflorescence", alpha, np.clip(target, 0.0, 252.0, out=target))
     if seep.width and random.random() < 0.4:
         draw_crack(canvas, random, seep.line, seep.width)
 
