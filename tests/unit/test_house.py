@@ -15,7 +15,7 @@ MODULES = sorted(path for package in ("stream", "models") for path in (ROOT / pa
 
 DOORS = {
     "aiokafka": ("stream/transport/kafka",),
-    "faust": ("stream/findings/agents.py",),
+    "faust": ("stream/findings/faust_app.py",),
     "cv2": ("stream/photo/", "models/"),
     "simplejpeg": ("stream/photo/", "models/"),
     "prometheus_client": ("stream/metrics.py",),
@@ -41,7 +41,7 @@ PURE = (
     "stream/findings/rules.py",
 )
 NOT_PURE = {"time", "os", "pathlib", "asyncio", "sqlite3", "socket", "logging", "random", "threading", "subprocess"}
-ADAPTERS = ("stream/transport/local.py", "stream/transport/kafka.py", "stream/findings/agents.py")
+ADAPTERS = ("stream/transport/local.py", "stream/transport/kafka.py", "stream/findings/faust_app.py")
 
 
 def imports(path: Path) -> Iterator[str]:

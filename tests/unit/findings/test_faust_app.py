@@ -1,4 +1,4 @@
-"""Faust's consumer as this project has it, without a broker: what it does when Faust opens the flow."""
+"""Faust's consumer as findings has it, without a broker: what it does when Faust opens the flow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from stream.config import Config
-from stream.findings.agents import _app
+from stream.findings.faust_app import make_app
 from stream.findings.membership import Membership
 from stream.metrics import Metrics
 from stream.transport.protocol import Transport
@@ -25,7 +25,7 @@ def test_what_lay_in_the_queues_when_the_flow_opens_is_fetched_again_and_nothing
 
     async def test(_: Membership, broker: Broker, log: Transport) -> None:
         member = Membership(duty(log, Metrics(CollectorRegistry())), "site.")
-        app = _app(Config(transport="kafka://127.0.0.1:1", topic_prefix="site."), member)
+        app = make_app(Config(transport="kafka://127.0.0.1:1", topic_prefix="site."), member)
         await member.assigned(broker, [RESULTS])
         app.consumer.resume_partitions({RESULTS})
         await member.fetched(broker, {RESULTS: [shot(5), shot(6)]})
