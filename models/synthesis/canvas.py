@@ -16,6 +16,7 @@ FAINT = 0.06
 """Paint thinner than this is not put on at all: a mask then holds every pixel that was changed, and no other."""
 OPAQUE = 0.6
 """Paint thicker than this hides what was there before."""
+WHOLE = np.s_[:, :]
 BAND = 64
 """Rows that are changed at a time: what they need then stays in the processor's nearest cache."""
 
@@ -63,27 +64,40 @@ class Canvas:
 
         Thick paint takes away the masks beneath, if it `hides`.
         """
-        self._blend(alpha, target)
+        self._blend(alpha, target, WHOLE)
         if hides:
-            self._hide(alpha)
+            self._hide(alpha, WHOLE)
 
     def lay_defect(
-        self, name: str, alpha: Field, target: Picture | Colour, hides: bool = True, spares: str = ""
+        self,
+        name: str,
+        alpha: Field,
+        target: Picture | Colour,
+        hides: bool = True,
+        spares: str = "",
+        *,
+        at: tuple[slice, slice] = WHOLE,
     ) -> None:
-        """`lay`, and the touched pixels join the mask of the defect; the class that it `spares` keeps its mask."""
+        """`lay`, and the touched pixels join the mask of the defect; the class that it `spares` keeps its mask.
+
+        Where `alpha` and `target` are for a part of the tile, `at` says for which.
+        """
         if name not in self.marks:
             self.marks[name] = Mark()
         mark = self.marks[name]
-        touched = self._blend(alpha, target, mark.change)
+        touched = self._blend(alpha, target, at, mark.change)
         if hides:
-            self._hide(alpha, name, spares)
-        mark.mask |= touched
+            self._hide(alpha, at, name, spares)
+        mark.mask[at] |= touched
 
-    def _blend(self, alpha: Field, target: Picture | Colour, change: Field | None = None) -> NDArray[np.bool_]:
+    def _blend(
+        self, alpha: Field, target: Picture | Colour, at: tuple[slice, slice], change: Field | None = None
+    ) -> NDArray[np.bool_]:
         """Change the picture, and `change` where it moved a pixel by more grey levels; returns the touched pixels."""
         touched = alpha >= FAINT
+        part, change = self.picture[at], None if change is None else change[at]
         for here in _bands(touched):
-            picture = self.picture[here]
+            picture = part[here]
             if isinstance(target, tuple):
                 delta: Picture = cv2.subtract(np.array((*target, 0.0)), picture)
             else:
@@ -95,11 +109,11 @@ class Canvas:
                 np.maximum(change[here], moved, out=change[here])
         return touched
 
-    def _hide(self, alpha: Field, *spares: str) -> None:
+    def _hide(self, alpha: Field, at: tuple[slice, slice], *spares: str) -> None:
         shown = alpha <= OPAQUE
         for name, mark in self.marks.items():
             if name not in spares:
-                mark.mask &= shown
+                mark.mask[at] &= shown
 
     def widen(self, name: str, width_px: float) -> None:
         """Note that the defect is at least this wide."""

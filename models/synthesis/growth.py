@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from models.synthesis.canvas import Canvas
-from models.synthesis.fields import TILE, Field, Random, choose, cut, heap, mix, pick, rgb, tint
-from models.synthesis.shapes import grid, relief, run_down, smoothstep, soften
+from models.synthesis.fields import TILE, Field, Random, choose, cut, dye, heap, mix, pick, rgb, tint
+from models.synthesis.shapes import around, grid, relief, run_down, smoothstep, soften
 from models.synthesis.stains import seam
 
 # Factors on what lies beneath, for the thin film; colours of its own, where it is thick.
@@ -26,14 +26,16 @@ def paint_algae(canvas: Canvas, random: Random, wet: Field) -> None:
     """A film that darkens the concrete to green or nearly black, sometimes with cushions of moss on it."""
     speckle = 0.16 * cut(random, "grain") + 0.22 * cut(random, "rough", random.uniform(1.0, 2.0))
     alpha = smoothstep(wet + speckle * random.uniform(0.5, 1.3), 0.0, random.uniform(0.5, 1.0))
-    thin, other = tint(canvas.picture, pick(random, FILMS)), tint(canvas.picture, pick(random, FILMS))
-    film = mix(thin, other, smoothstep(cut(random, "cloud"), -0.8, 0.8))
-    crust = tint(rgb(1.0 + 0.16 * cut(random, "rough", 1.2)), pick(random, THICK, canvas.exposure, canvas.exposure))
+    here = around(alpha)
+    below = canvas.picture[here]
+    thin, other = tint(below, pick(random, FILMS)), tint(below, pick(random, FILMS))
+    film = mix(thin, other, smoothstep(cut(random, "cloud")[here], -0.8, 0.8))
+    crust = dye(1.0 + 0.16 * cut(random, "rough", 1.2)[here], pick(random, THICK, canvas.exposure, canvas.exposure))
     thickness = random.uniform(0.2, 0.85) * smoothstep(
-        wet + 0.4 * cut(random, "cloud") + 0.3 * cut(random, "rough"), 0.3, 1.2
+        wet[here] + 0.4 * cut(random, "cloud")[here] + 0.3 * cut(random, "rough")[here], 0.3, 1.2
     )
     target = np.maximum(mix(film, crust, thickness), 2.0)
-    canvas.lay_defect("algae", alpha * random.uniform(0.8, 0.97), target)
+    canvas.lay_defect("algae", alpha[here] * random.uniform(0.8, 0.97), target, at=here)
     if random.random() < 0.35:
         _moss(canvas, random, wet)
 

@@ -57,11 +57,11 @@ def smoothstep(field: Field, low: float, high: float) -> Field:
 
 
 def around(field: Field) -> tuple[slice, slice]:
-    """The rows and columns where the field is more than 0, and at least one more on every side.
+    """The rows and columns where the field is not 0, and at least one more on every side.
 
     The columns are whole groups of `LANES`: a filter rounds its last, odd columns in another way than the rest.
     """
-    x, y, width, height = cv2.boundingRect((field > 0.0).view(np.uint8))
+    x, y, width, height = cv2.boundingRect((field != 0.0).view(np.uint8))
     left, right = max(x - 1, 0), min(x + width + 1, TILE)
     return np.s_[max(y - 1, 0) : y + height + 1, left - left % LANES : right + -right % LANES]
 
@@ -135,11 +135,13 @@ def run_down(random: Random, source: Field, length: float, comb: float = 0.5) ->
     reach = length * np.exp(np.interp(np.arange(TILE), np.arange(len(knots)) * spacing, knots))
     fade = np.exp(-1.0 / np.maximum(reach, 1.0)).astype(np.float32)
     flow = source.astype(np.float32)
-    above = np.empty_like(flow)
+    rows, columns = around(source)
+    running, fade = flow[rows.start :, columns], fade[columns]
+    above = np.empty_like(running)
     step = 1
-    while step < TILE:
-        np.multiply(flow[:-step], fade**step, out=above[step:])
-        np.maximum(flow[step:], above[step:], out=flow[step:])
+    while step < len(running):
+        np.multiply(running[:-step], fade**step, out=above[step:])
+        np.maximum(running[step:], above[step:], out=running[step:])
         step *= 2
     return sway(random, flow, 3.0)
 

@@ -48,27 +48,31 @@ def paint_spall(canvas: Canvas, random: Random, centre: Vector | None = None, ra
         centre = (random.uniform(margin, TILE - margin), random.uniform(margin, TILE - margin))
         radii = (size, size * random.uniform(0.4, 1.0))
     inside = blob(random, centre, radii, random.uniform(0.0, 3.1), random.uniform(0.5, 1.0))
-    depth = _hollow(canvas, random, inside)
-    canvas.lay_defect("spalling", inside, _broken_face(canvas, random, inside, depth))
+    return _break_out(canvas, random, inside)
+
+
+def _break_out(canvas: Canvas, random: Random, inside: Field) -> Spall:
+    """The skin gone where `inside` says so."""
+    here = around(inside)
+    depth = np.zeros_like(inside)
+    depth[here] = _hollow(canvas, random, inside, here)
+    face = _broken_face(canvas, random, inside, depth, here)
+    canvas.lay_defect("spalling", inside[here], face, at=here)
     return Spall(inside, depth)
 
 
-def _hollow(canvas: Canvas, random: Random, inside: Field) -> Field:
-    """Depth in px: a broken slope from the edge, then an uneven floor."""
-    here = around(inside)
+def _hollow(canvas: Canvas, random: Random, inside: Field, here: tuple[slice, slice]) -> Field:
+    """Depth in px of the part `here`: a broken slope from the edge, then an uneven floor."""
     away = np.asarray(cv2.distanceTransform((inside[here] > 0.5).view(np.uint8), cv2.DIST_L2, 3))
     slope = max(canvas.px(random.uniform(8.0, 40.0)), 4.0)
     deep = min(max(canvas.px(random.uniform(10.0, 50.0)), 4.0), 26.0)
     broken = away * (1.0 + 0.35 * cut(random, "cloud", 1.3)[here])
     floor = np.clip(broken * (1.0 / slope), 0.0, 1.0) ** 0.7
-    depth = np.zeros_like(inside)
-    depth[here] = floor * deep * (1.0 + 0.2 * cut(random, "cloud", 0.8)[here])
-    return depth
+    return np.asarray(floor * deep * (1.0 + 0.2 * cut(random, "cloud", 0.8)[here]))
 
 
-def _broken_face(canvas: Canvas, random: Random, inside: Field, depth: Field) -> Picture:
-    """The colours of broken concrete with its stones, under the light of this tile; black away from the spall."""
-    here = around(inside)
+def _broken_face(canvas: Canvas, random: Random, inside: Field, depth: Field, here: tuple[slice, slice]) -> Picture:
+    """The colours of broken concrete with its stones, under the light of this tile, in the part `here`."""
 
     def noise(spectrum: Spectrum, zoom: float = 1.0) -> Field:
         return cut(random, spectrum, zoom)[here]
@@ -94,9 +98,7 @@ def _broken_face(canvas: Canvas, random: Random, inside: Field, depth: Field) ->
     if random.random() < 0.3:
         mix(mortar, tint(mortar, (0.62, 0.55, 0.46)), smoothstep(noise("broad"), 0.0, 1.5))
     mortar *= rgb(np.clip(light * canvas.exposure, 0.1, 1.7))
-    face = np.zeros_like(canvas.picture)
-    np.clip(mortar, 4.0, 252.0, out=face[here])
-    return face
+    return np.clip(mortar, 4.0, 252.0, out=mortar)
 
 
 def _cast_shadow(canvas: Canvas, random: Random, inside: Field, depth: Field) -> Field:
@@ -131,10 +133,7 @@ def paint_bars(canvas: Canvas, random: Random) -> Field:
 
 def _spall_along(canvas: Canvas, random: Random, centre: Vector, radii: Vector, angle: float) -> Spall:
     """A long narrow spall: the cover above one bar."""
-    inside = blob(random, centre, radii, angle, 1.0)
-    depth = _hollow(canvas, random, inside)
-    canvas.lay_defect("spalling", inside, _broken_face(canvas, random, inside, depth))
-    return Spall(inside, depth)
+    return _break_out(canvas, random, blob(random, centre, radii, angle, 1.0))
 
 
 def _mat(canvas: Canvas, random: Random, centre: Vector, angle: float, radius: float) -> list[Bar]:
@@ -184,14 +183,13 @@ def _paint_bar(canvas: Canvas, random: Random, bar: Bar, buried: Field, steel: P
     covers[here] = (1.0 - smoothstep(reach, 1.0 - edge, 1.0 + edge)) * buried[here]
     drop = 0.9 * bar.radius
     shadow = shifted(covers, (-drop * canvas.light[0], -drop * canvas.light[1]))
-    dark = np.clip(soften(shadow, 0.3 * bar.radius + 0.5), 0.0, 1.0) * (buried > 0.15) * random.uniform(0.35, 0.75)
-    face = np.zeros_like(canvas.picture)
-    np.multiply(canvas.picture[here], 0.25, out=face[here])
-    canvas.lay_defect("spalling", dark, face, hides=False)
-    lit = rgb(_light_on(canvas, bar, across, ribs * rib_height))
-    lit *= steel[here]
-    np.clip(lit, 4.0, 250.0, out=face[here])
-    canvas.lay_defect("exposed_rebar", covers, face, spares="spalling")
+    dark = np.clip(soften(shadow, 0.3 * bar.radius + 0.5)[here], 0.0, 1.0) * (buried[here] > 0.15)
+    dark *= random.uniform(0.35, 0.75)
+    canvas.lay_defect("spalling", dark, canvas.picture[here] * 0.25, hides=False, at=here)
+    face = rgb(_light_on(canvas, bar, across, ribs * rib_height))
+    face *= steel[here]
+    np.clip(face, 4.0, 250.0, out=face)
+    canvas.lay_defect("exposed_rebar", covers[here], face, spares="spalling", at=here)
     return covers
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.synthesis.canvas import Canvas
+from models.synthesis.canvas import FAINT, Canvas
 from models.synthesis.cracks import crack_lines, draw_crack
 from models.synthesis.fields import TILE, Field, Random, choose, cut, dye, mix, pick, rgb, tint
-from models.synthesis.shapes import blob, coverage, relief, run_down, smoothstep, soften, sway
+from models.synthesis.shapes import around, blob, coverage, relief, run_down, smoothstep, soften, sway
 
 # Factors on what lies beneath: rust is thin and the concrete shows through.
 RUSTS = ((0.90, 0.66, 0.42), (0.84, 0.56, 0.30), (0.74, 0.50, 0.33), (0.95, 0.80, 0.56))
@@ -58,14 +58,16 @@ def paint_rust(canvas: Canvas, random: Random, source: Field) -> None:
     alpha = np.maximum(np.maximum(0.85 * halo, veil * random.uniform(0.5, 0.9)), soften(threads, 0.8))
     alpha *= 0.9 + 0.18 * cut(random, "rough", 1.3) + 0.14 * cut(random, "streak")
     alpha = np.clip(alpha * random.uniform(0.95, 1.3), 0.0, 1.0)
-    light, dark = tint(canvas.picture, pick(random, RUSTS)), tint(canvas.picture, pick(random, DARK_RUSTS))
-    thick = np.clip(1.1 * alpha * alpha + 0.12 * cut(random, "cloud"), 0.0, 1.0)
+    here = around(alpha >= FAINT)
+    alpha, below = alpha[here], canvas.picture[here]
+    light, dark = tint(below, pick(random, RUSTS)), tint(below, pick(random, DARK_RUSTS))
+    thick = np.clip(1.1 * alpha * alpha + 0.12 * cut(random, "cloud")[here], 0.0, 1.0)
     target = mix(light, dark, thick)
-    solid = dye(1.0 + 0.1 * cut(random, "rough"), pick(random, SOLID_RUSTS, canvas.exposure, canvas.exposure))
+    solid = dye(1.0 + 0.1 * cut(random, "rough")[here], pick(random, SOLID_RUSTS, canvas.exposure, canvas.exposure))
     solid -= target
     solid *= np.float32(random.uniform(0.2, 0.55))
     target += solid
-    canvas.lay_defect("corrosion_stain", alpha, target, hides=False)
+    canvas.lay_defect("corrosion_stain", alpha, target, hides=False, at=here)
 
 
 def rust_source(canvas: Canvas, random: Random) -> Field:
@@ -96,12 +98,14 @@ def paint_lime(canvas: Canvas, random: Random, seep: Seep) -> None:
         np.maximum(crust * random.uniform(0.75, 0.97), soften(run, 0.9) * random.uniform(0.5, 1.0)), veil
     )
     alpha = np.clip(alpha * (0.95 + 0.1 * cut(random, "rough")), 0.0, 0.97)
-    thickness = crust * (1.0 + 0.6 * cut(random, "rough", 1.2))
-    shade = 0.97 + random.uniform(0.06, 0.25) * relief(3.0 * thickness, canvas.light) + 0.025 * cut(random, "grain")
+    here = around(alpha >= FAINT)
+    thickness = crust[here] * (1.0 + 0.6 * cut(random, "rough", 1.2)[here])
+    shade = 0.97 + random.uniform(0.06, 0.25) * relief(3.0 * thickness, canvas.light)
+    shade += 0.025 * cut(random, "grain")[here]
     target = tint(rgb(np.clip(shade, 0.5, 1.1)), pick(random, LIMES, canvas.exposure, canvas.exposure))
     if random.random() < 0.3:
-        mix(target, tint(target, (0.86, 0.72, 0.5)), 0.8 * smoothstep(cut(random, "broad", 1.3), 0.2, 1.6))
-    canvas.lay_defect("efflorescence", alpha, np.clip(target, 0.0, 252.0, out=target))
+        mix(target, tint(target, (0.86, 0.72, 0.5)), 0.8 * smoothstep(cut(random, "broad", 1.3)[here], 0.2, 1.6))
+    canvas.lay_defect("efflorescence", alpha[here], np.clip(target, 0.0, 252.0, out=target), at=here)
     if seep.width and random.random() < 0.4:
         draw_crack(canvas, random, seep.line, seep.width)
 

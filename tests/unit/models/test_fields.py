@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.synthesis.canvas import FAINT, Canvas
 from models.synthesis.fields import SPECTRA, TILE, Field, Picture, Spectrum, choose, cut, mix, noise
-from models.synthesis.shapes import LANES, around, smoothstep
+from models.synthesis.shapes import LANES, around, run_down, smoothstep, sway
 
 seeds = st.integers(0, 10_000)
 LIGHT = (0.6, -0.8)
@@ -97,3 +99,44 @@ def test_paint_goes_where_it_is_laid_and_as_thick(seed: int, height: int, width:
     assert np.array_equal(canvas.picture, before + moved)
     assert np.array_equal(canvas.marks["algae"].mask, alpha >= FAINT)
     assert np.allclose(canvas.marks["algae"].change, np.abs(moved).mean(axis=2), rtol=0.0, atol=1e-3)
+
+
+@few
+@given(seed=seeds, height=st.integers(1, TILE), width=st.integers(1, TILE), hides=st.booleans())
+def test_a_part_of_a_tile_is_painted_as_the_whole_would_be(seed: int, height: int, width: int, hides: bool) -> None:
+    random = np.random.default_rng(seed)
+    before, alpha, target = picture(random), patch(random, height, width), picture(random)
+    whole, part = Canvas(before.copy(), 1.0, LIGHT), Canvas(before.copy(), 1.0, LIGHT)
+    for canvas in (whole, part):
+        canvas.lay_defect("crack", np.ones_like(alpha), target * 0.5)
+    here = around(alpha)
+    whole.lay_defect("algae", alpha, target, hides)
+    part.lay_defect("algae", alpha[here], target[here], hides, at=here)
+    assert np.array_equal(whole.picture, part.picture)
+    for name, mark in whole.marks.items():
+        assert np.array_equal(mark.mask, part.marks[name].mask)
+        assert np.allclose(mark.change, part.marks[name].change, rtol=0.0, atol=1e-3)
+
+
+@few
+@given(seed=seeds, height=st.integers(0, TILE), width=st.integers(0, TILE), length=st.floats(2.0, 250.0))
+def test_what_runs_down_is_all_it_comes_from_and_fades_below_it(
+    seed: int, height: int, width: int, length: float
+) -> None:
+    source = patch(np.random.default_rng(seed), height, width)
+    kept = source.copy()
+    flow = run_down(np.random.default_rng(seed), source, length, 0.0)
+    assert np.array_equal(source, kept)
+    assert flow.shape == source.shape and flow.max(initial=0.0) <= source.max(initial=0.0)
+    fade = math.exp(-1.0 / length)
+    running = source.astype(np.float64)
+    for row in range(1, TILE):
+        running[row] = np.maximum(running[row], running[row - 1] * fade)
+    assert np.allclose(flow, sway(after_the_knots(seed), running.astype(np.float32), 3.0), rtol=0.0, atol=1e-4)
+
+
+def after_the_knots(seed: int) -> np.random.Generator:
+    """The random numbers as `run_down` leaves them for `sway`: it has drawn one length for every seven columns."""
+    random = np.random.default_rng(seed)
+    random.normal(0.0, 0.0, TILE // 7 + 1)
+    return random
