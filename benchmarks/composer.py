@@ -13,7 +13,6 @@ import cv2
 from models.engines.processor import cores
 from models.synthesis import Composer, Surfaces
 from models.synthesis.composer import DEFECTS
-from models.training.memory import keep_freed_memory
 
 TILES, ROUNDS = 300, 3
 WARM = 100
@@ -21,11 +20,7 @@ WARM = 100
 
 
 def painted(process: int, data: Path | None) -> float:
-    """Tiles a second of one process on one thread, once it has what it cuts from; each process paints its own.
-
-    As in training, the process keeps its memory.
-    """
-    keep_freed_memory()
+    """Tiles a second of one process on one thread, once it has what it cuts from; each process paints its own."""
     cv2.setNumThreads(1)
     surfaces = Surfaces.from_folder(data) if data else Surfaces.procedural()
     composer = Composer(tuple(DEFECTS), surfaces, seed=1)
