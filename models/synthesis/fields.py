@@ -125,7 +125,7 @@ def _steps(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def choose(random: Random, options: Sequence[Option], shares: tuple[float, ...]) -> Option:
-    """One of the options, as often as its share says; what `Generator.choice` draws, at a fifth of its cost."""
+    """One of the options, as often as its share says; what `Generator.choice` draws, without its checks."""
     return options[bisect_right(_steps(shares), random.random())]
 
 
