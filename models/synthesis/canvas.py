@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.synthesis.fields import TILE, Colour, Field, Picture, rgb
+from models.synthesis.fields import TILE, Colour, Field, Part, Picture, rgb
 from models.synthesis.shapes import Vector
 
 FAINT = 0.06
@@ -21,7 +21,7 @@ BAND = 64
 """Rows that are changed at a time: what they need then stays in the processor's nearest cache."""
 
 
-def _bands(touched: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+def _bands(touched: NDArray[np.bool_]) -> Iterator[Part]:
     """The smallest rectangle round the touched pixels, in bands of rows."""
     x, y, width, height = cv2.boundingRect(touched.view(np.uint8))
     for top in range(y, y + height, BAND):
@@ -76,7 +76,7 @@ class Canvas:
         hides: bool = True,
         spares: str = "",
         *,
-        at: tuple[slice, slice] = WHOLE,
+        at: Part = WHOLE,
     ) -> None:
         """`lay`, and the touched pixels join the mask of the defect; the class that it `spares` keeps its mask.
 
@@ -91,7 +91,7 @@ class Canvas:
         mark.mask[at] |= touched
 
     def _blend(
-        self, alpha: Field, target: Picture | Colour, at: tuple[slice, slice], change: Field | None = None
+        self, alpha: Field, target: Picture | Colour, at: Part, change: Field | None = None
     ) -> NDArray[np.bool_]:
         """Change the picture, and `change` where it moved a pixel by more grey levels; returns the touched pixels."""
         touched = alpha >= FAINT
@@ -109,7 +109,7 @@ class Canvas:
                 np.maximum(change[here], moved, out=change[here])
         return touched
 
-    def _hide(self, alpha: Field, at: tuple[slice, slice], *spares: str) -> None:
+    def _hide(self, alpha: Field, at: Part, *spares: str) -> None:
         shown = alpha <= OPAQUE
         for name, mark in self.marks.items():
             if name not in spares:

@@ -22,6 +22,8 @@ Picture: TypeAlias = NDArray[Any]
 """float32[H, W, 3]: RGB from 0 to 255."""
 Colour: TypeAlias = tuple[float, float, float]
 """Red, green, blue: 0 to 255, or factors."""
+Part: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a tile."""
 Random: TypeAlias = np.random.Generator
 Option = TypeVar("Option")
 Spectrum: TypeAlias = Literal["white", "grain", "rough", "cloud", "broad", "streak", "brush"]

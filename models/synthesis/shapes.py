@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.synthesis.fields import TILE, Field, Random, cut
+from models.synthesis.fields import TILE, Field, Part, Random, cut
 
 Vector: TypeAlias = tuple[float, float]
 """x, y in px."""
@@ -56,7 +56,7 @@ def smoothstep(field: Field, low: float, high: float) -> Field:
     return t
 
 
-def around(field: Field) -> tuple[slice, slice]:
+def around(field: Field) -> Part:
     """The rows and columns where the field is not 0, and at least one more on every side.
 
     The columns are whole groups of `LANES`: a filter rounds its last, odd columns in another way than the rest.

@@ -9,7 +9,22 @@ import cv2
 import numpy as np
 
 from models.synthesis.canvas import Canvas
-from models.synthesis.fields import TILE, Field, Picture, Random, Spectrum, choose, cut, dye, heap, mix, pick, rgb, tint
+from models.synthesis.fields import (
+    TILE,
+    Field,
+    Part,
+    Picture,
+    Random,
+    Spectrum,
+    choose,
+    cut,
+    dye,
+    heap,
+    mix,
+    pick,
+    rgb,
+    tint,
+)
 from models.synthesis.shapes import Vector, around, blob, grid, relief, run_down, shifted, smoothstep, soften
 
 BROKEN = (
@@ -61,7 +76,7 @@ def _break_out(canvas: Canvas, random: Random, inside: Field) -> Spall:
     return Spall(inside, depth)
 
 
-def _hollow(canvas: Canvas, random: Random, inside: Field, here: tuple[slice, slice]) -> Field:
+def _hollow(canvas: Canvas, random: Random, inside: Field, here: Part) -> Field:
     """Depth in px of the part `here`: a broken slope from the edge, then an uneven floor."""
     away = np.asarray(cv2.distanceTransform((inside[here] > 0.5).view(np.uint8), cv2.DIST_L2, 3))
     slope = max(canvas.px(random.uniform(8.0, 40.0)), 4.0)
@@ -71,7 +86,7 @@ def _hollow(canvas: Canvas, random: Random, inside: Field, here: tuple[slice, sl
     return np.asarray(floor * deep * (1.0 + 0.2 * cut(random, "cloud", 0.8)[here]))
 
 
-def _broken_face(canvas: Canvas, random: Random, inside: Field, depth: Field, here: tuple[slice, slice]) -> Picture:
+def _broken_face(canvas: Canvas, random: Random, inside: Field, depth: Field, here: Part) -> Picture:
     """The colours of broken concrete with its stones, under the light of this tile, in the part `here`."""
 
     def noise(spectrum: Spectrum, zoom: float = 1.0) -> Field:
