@@ -29,21 +29,27 @@ def frames(folder: Path, cut: Path) -> Iterator[Labelled]:
 
 
 def textures(folder: Path, cut: Path) -> Iterator[Labelled]:
-    """Every texture that `index.csv` lists with its kind, but decals; each is a group.
-
-    Raises ManifestError for an index without the columns `image` and `kind`.
-    """
-    index = folder / "index.csv"
+    """Every texture of the folder, each a group; nothing if there is no such folder. Raises ManifestError."""
     if not folder.is_dir():
         return
+    for name, kind in sorted(texture_kinds(folder).items()):
+        yield from _tiles(folder / name, texture_group(name), kind, cut, ABSENT)
+
+
+def texture_kinds(folder: Path) -> dict[str, str]:
+    """Image and kind of every texture that the folder's `index.csv` lists, in its order, but decals.
+
+    Raises ManifestError if there is no index, or one without the columns `image` and `kind`.
+    """
+    index = folder / "index.csv"
+    if not index.exists():
+        raise ManifestError(f"{index} is missing: it lists the textures, with the columns image and kind")
     try:
         with index.open(newline="", encoding="utf-8-sig") as file:
             kinds = {row["image"]: row["kind"] for row in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, UnicodeDecodeError) as error:
         raise ManifestError(f"{index}: a list of textures has the columns image and kind: {error!r}") from error
-    for name, kind in sorted(kinds.items()):
-        if kind not in NOT_SURFACES:
-            yield from _tiles(folder / name, texture_group(name), kind, cut, ABSENT)
+    return {image: kind for image, kind in kinds.items() if kind not in NOT_SURFACES}
 
 
 def texture_group(image: str) -> str:
@@ -58,5 +64,7 @@ def _tiles(source: Path, group: str, kind: str, cut: Path, shows_no: tuple[str, 
     places = corners(picture.shape[0], picture.shape[1], TILE)
     places.sort(key=lambda place: hashlib.sha256(f"{source.name}:{place}".encode()).digest())
     for y, x in places[:TILES_PER_PICTURE]:
-        image = save(picture[y : y + TILE, x : x + TILE], cut / f"scene-{source.stem}-{y}-{x}.jpg")
+        # Every flight begins to count its frames anew.
+        name = f"scene-{source.parent.name}-{source.name}-{y}-{x}.jpg"
+        image = save(picture[y : y + TILE, x : x + TILE], cut / name)
         yield Labelled(image, group, dict.fromkeys(absent, 0))

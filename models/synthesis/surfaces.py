@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.dataset import ManifestError, read_tile
-from models.sources.scenes import texture_group
+from models.dataset import read_tile
+from models.sources.scenes import texture_group, texture_kinds
 from models.synthesis import scenes
 from models.synthesis.concrete import concrete
 from models.synthesis.fields import TILE, Field, Picture, Random, cut, rgb
@@ -21,7 +20,6 @@ from models.synthesis.shapes import Vector
 LARGEST = 1024
 """Textures are kept no larger than this, in px; a tile is cut from them at a random scale."""
 CONCRETE_KINDS = ("concrete", "plaster")
-DECAL_KINDS = ("decal", "decal-alpha")
 
 
 @dataclass(frozen=True)
@@ -85,22 +83,16 @@ class Surfaces:
         return cls()
 
     @classmethod
-    def from_folder(cls, data: Path, without: Collection[str] = ()) -> Surfaces:
-        """The photos of `data/textures`, as its index.csv sorts them, but those whose group is held back from training.
+    def from_folder(cls, data: Path, groups: Collection[str] | None = None) -> Surfaces:
+        """The photos of `data/textures`, as its index.csv sorts them; of `groups` alone, if given.
 
         Raises ManifestError if there is no index.
         """
-        index = data / "textures" / "index.csv"
-        if not index.exists():
-            raise ManifestError(f"{index} is missing: give the folder that holds textures/, or use procedural surfaces")
-        with index.open(newline="", encoding="utf-8") as file:
-            rows = [
-                row
-                for row in csv.DictReader(file)
-                if row["kind"] not in DECAL_KINDS and texture_group(row["image"]) not in without
-            ]
-        files = tuple(index.parent / row["image"] for row in rows)
-        textures = [(row["kind"], Texture.read(file)) for row, file in zip(rows, files, strict=True)]
+        folder = data / "textures"
+        kinds = texture_kinds(folder)
+        chosen = {image: kind for image, kind in kinds.items() if groups is None or texture_group(image) in groups}
+        files = tuple(folder / image for image in chosen)
+        textures = [(kind, Texture.read(file)) for kind, file in zip(chosen.values(), files, strict=True)]
         return cls(
             concretes=tuple(texture for kind, texture in textures if kind in CONCRETE_KINDS and texture.is_large),
             others=tuple(texture for kind, texture in textures if kind not in CONCRETE_KINDS and texture.is_large),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.dataset import Manifest, ManifestError, Part, Split, folds, source_of
+from models.dataset import Manifest, ManifestError, Part, Split, folds
+from models.sources.scenes import texture_group, texture_kinds
 from models.synthesis import Composed, Composer, Surfaces
 from models.taxonomy import Taxonomy
 
@@ -68,7 +69,7 @@ def demand_shippable(manifest: Manifest, whose: str) -> None:
 
 def shippable(manifest: Manifest) -> NDArray[np.bool_]:
     """bool[n]: the tiles that may be put into a release's files."""
-    return np.array([source_of(group) != SHARE_ALIKE for group in manifest.groups], dtype=bool)
+    return np.asarray(manifest.sources != SHARE_ALIKE, dtype=bool)
 
 
 def composer_of(split: Mapping[Part, Manifest], taxonomy: Taxonomy, textures: Path | None, seed: int) -> Composer:
@@ -77,11 +78,21 @@ def composer_of(split: Mapping[Part, Manifest], taxonomy: Taxonomy, textures: Pa
     Raises:
         ManifestError: the folder holds no list of textures.
     """
-    held_back = {*split["validation"].groups, *split["test"].groups}
-    surfaces = Surfaces.from_folder(textures, held_back) if textures else Surfaces.procedural()
     train = split["train"]
+    surfaces = Surfaces.from_folder(textures, _to_paint_on(split, textures)) if textures else Surfaces.procedural()
     chosen = np.random.default_rng(seed).permutation(sound(train))[:CLEAN_TILES]
     return Composer(taxonomy.names, surfaces.with_tiles([train.images[row] for row in chosen]), seed, taxonomy.widths)
+
+
+def _to_paint_on(split: Mapping[Part, Manifest], textures: Path) -> set[str]:
+    """Groups of the textures that are in the training part; all, if the manifest was made without this folder.
+
+    One that the manifest does not name, beside others that it does, is a copy of a picture by another name, whose group
+    may be held back.
+    """
+    groups = {texture_group(image) for image in texture_kinds(textures / "textures")}
+    known = {group for part in split.values() for group in part.groups}
+    return groups & set(split["train"].groups) if groups & known else groups
 
 
 def sound(manifest: Manifest) -> NDArray[np.intp]:
@@ -90,7 +101,7 @@ def sound(manifest: Manifest) -> NDArray[np.intp]:
     What a source never labels is taken for absent: whoever photographs walls for cracks would have seen a spall. Scenes
     are no concrete.
     """
-    sources = np.array([source_of(group) for group in manifest.groups])
+    sources = manifest.sources
     found = np.zeros(len(manifest), dtype=bool)
     for source in np.unique(sources[sources != SCENES]):
         here = sources == source

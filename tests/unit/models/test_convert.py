@@ -218,6 +218,17 @@ def test_converting_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tiles[0]] == [path.read_bytes() for path in tiles[1]]
 
 
+def test_frames_of_two_flights_with_one_name_are_different_tiles(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for flight, name in (("north", "DJI_0001.jpg"), ("south", "DJI_0001.jpg"), ("south", "DJI_0001.JPG")):
+        path = picture(tmp_path / "data/drone_frames" / flight / name)
+        cv2.imwrite(str(path), random.integers(0, 255, (512, 512, 3), np.uint8))
+    done = convert(tmp_path / "data", tmp_path / "out", CLASSES)
+    assert len(set(done.manifest.images)) == 12 and set(done.manifest.groups) == {"scene/north", "scene/south"}
+    assert not done.duplicates and len({image.read_bytes() for image in done.manifest.images}) == 12
+    assert read_manifest(done.path).images == done.manifest.images
+
+
 def test_no_photo_is_in_two_patches() -> None:
     for place, patches in PATCHES.items():
         photos = " ".join(patches).split()

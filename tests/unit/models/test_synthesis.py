@@ -197,12 +197,12 @@ def test_textures_and_clean_tiles_become_backgrounds(tmp_path: Path) -> None:
     assert sum(bool(picture[:, :, 0].mean() < 20.0) for picture in pictures) >= 15
 
 
-def test_textures_whose_group_is_held_back_are_left_out(tmp_path: Path) -> None:
+def test_textures_of_other_groups_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "textures").mkdir()
     for name in ("plaster.png", "grass.png"):
         cv2.imwrite(str(tmp_path / "textures" / name), np.full((300, 300, 3), 90, np.uint8))
     (tmp_path / "textures" / "index.csv").write_text("image,kind\nplaster.png,concrete\ngrass.png,grass\n")
-    surfaces = Surfaces.from_folder(tmp_path, {"scene/plaster"})
+    surfaces = Surfaces.from_folder(tmp_path, {"scene/grass", "deck/1"})
     assert not surfaces.concretes and [texture.name for texture in surfaces.others] == ["grass"]
     assert [file.name for file in surfaces.files] == ["grass.png"]
 
