@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 TILE_COLUMNS = ("image", "group")
+UNNAMED = "photos"
+"""The source of groups that name none."""
 CELLS = {"1": 1.0, "0": 0.0, "": np.nan}
 
 
@@ -42,6 +44,11 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def sources(self) -> NDArray[np.str_]:
+        """str[n]: where each tile comes from, as its group says."""
+        return np.array([source_of(group) for group in self.groups], dtype=np.str_)
 
     def take(self, rows: NDArray[np.bool_]) -> Manifest:
         """The rows where the mask (bool[n]) is true, in the same order."""
@@ -200,8 +207,9 @@ def _place(salt: str, name: str) -> float:
 
 
 def source_of(group: str) -> str:
-    """The first word of a group: where its tiles come from."""
-    return group.partition("/")[0]
+    """The first word of a group: where its tiles come from; UNNAMED for a group of one word, such as a photo's name."""
+    first, slash, _ = group.partition("/")
+    return first if slash else UNNAMED
 
 
 def folds(manifest: Manifest, k: int, salt: str = "spanwatch-folds") -> list[tuple[Manifest, Manifest]]:
@@ -262,7 +270,7 @@ class Count:
 def counts(manifest: Manifest) -> Iterator[Count]:
     """One Count per source (the first word of a group) and class, sources in the order of their first tile."""
     groups = np.array(manifest.groups)
-    sources = np.array([source_of(group) for group in manifest.groups])
+    sources = manifest.sources
     for source in dict.fromkeys(sources.tolist()):
         here = sources == source
         for name, labels in zip(manifest.classes, manifest.labels[here].T, strict=True):

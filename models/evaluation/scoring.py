@@ -102,7 +102,7 @@ def rules_of(classes: Sequence[ReleaseClass]) -> tuple[Rule, ...]:
 def judge(scores: Scores, manifest: Manifest, classes: Sequence[ReleaseClass]) -> Judgement:
     """Figures of every class that has labels, on each source alone and on all of them together."""
     rules, names = rules_of(classes), np.asarray(manifest.groups)
-    sources = np.array([group.split("/")[0] for group in manifest.groups])
+    sources = manifest.sources
     sets: dict[str, Evaluation] = {}
     for name in (*np.unique(sources).tolist(), EVERYTHING):
         here = (sources == name) | (name == EVERYTHING)

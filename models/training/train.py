@@ -110,7 +110,7 @@ def sampling_weights(manifest: Manifest) -> NDArray[np.float64]:
     """Chance of each row to be drawn. Sources (the first word of a group) count by the cube root of their size, so that
     18 photos are heard beside 12,000 tiles; inside a source half of the draws show a defect."""
     present = np.nansum(manifest.labels, axis=1) > 0
-    sources = np.array([group.split("/")[0] for group in manifest.groups])
+    sources = manifest.sources
     weights = np.zeros(len(manifest))
     for source in np.unique(sources):
         here = sources == source

@@ -217,6 +217,12 @@ def test_counts_tell_present_absent_and_unknown_by_source_and_class() -> None:
     ]
 
 
+def test_photos_whose_groups_name_no_source_are_of_one() -> None:
+    found = listing(["IMG_1", "IMG_2", "site/1"], [[1.0], [0.0], [0.0]])
+    assert found.sources.tolist() == ["photos", "photos", "site"]
+    assert [(count.source, count.groups) for count in counts(found)] == [("photos", 2), ("site", 1)]
+
+
 def test_the_digest_follows_pictures_labels_and_groups_but_not_where_they_lie(tmp_path: Path) -> None:
     def manifest(folder: str, value: int = 100, group: str = "p", label: float = 1.0) -> Manifest:
         image = picture(tmp_path / folder / "a.png", value=value)
