@@ -222,6 +222,7 @@ async def _write(transport: Transport, out: Path, release: Release, artist: _Art
         made_at=datetime.now(UTC),
         titles={c.name: c.title for c in release.classes},
         severities=severities_of(release),
+        unproven={c.name: c.why for c in release.classes if c.trained and c.people},
         overlays=artist.drawn,
     )
     write_report(out / "report.html", survey)

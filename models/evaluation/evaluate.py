@@ -25,7 +25,7 @@ from models.evaluation.measures import (
 
 @dataclass(frozen=True)
 class Rule:
-    """When a class is called: from `high` on it is reported, from `low` on a person looks at it.
+    """When a class is called: from `high` on it is reported, down to `low` what is reported grows.
 
     A class without thresholds is untrained: its scores mean nothing and it is never called. `weight` is its importance.
     """

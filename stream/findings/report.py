@@ -28,8 +28,8 @@ class Survey:
     titles: Mapping[str, str]
     """Defect -> how people call it, for every class of the taxonomy, learnt by the release or not."""
     severities: Mapping[str, Severity]
-    limits: Sequence[str] = ()
-    """From the release's card: what it is known not to do."""
+    unproven: Mapping[str, str] = field(default_factory=dict)
+    """Defect -> why the release's thresholds promise nothing for it; until a person has decided, a finding says so."""
     overlays: Mapping[str, str | None] = field(default_factory=dict)
     """frame_id -> picture with the regions drawn in, a path relative to the report's folder; None: none was drawn."""
 

@@ -106,13 +106,27 @@ def test_what_is_too_small_for_an_alert_is_not_passed_over_in_silence(tmp_path: 
     assert "large enough" not in page(tmp_path, [result(3)]).text
 
 
+def test_a_finding_that_the_release_cannot_vouch_for_says_so_until_a_person_has_decided(tmp_path: Path) -> None:
+    shots = [result(1, [region()]), result(2, [region("spalling")])]
+    alerts, why = alerts_of(*shots), {"spalling": "2 photos show it"}
+    assert "a person decides" not in page(tmp_path, shots, list(alerts)).text
+    read = page(tmp_path, shots, list(alerts), unproven=why)
+    assert read.text.count("a person decides") == 1 and "Spalling: 2 photos show it" in read.text
+    assert "#unproven" in read.addresses
+    (spalling,) = [alert for alert in alerts if alert.defect == "spalling"]
+    alerts.apply_decision(decision(spalling.alert_id, "confirm"))
+    assert "a person decides" not in page(tmp_path, shots, list(alerts), unproven=why).text
+
+
 def test_names_and_reasons_of_strangers_are_text_and_never_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     shot = result(1, [region()], asset=evil, name=evil, flight=evil)
     alerts = alerts_of(shot)
     (alert,) = alerts
     alerts.apply_decision(replaced(decision(alert.alert_id, asset=evil), why=evil))
-    read = page(tmp_path, [shot], list(alerts), limits=[evil], overlays={shot.frame.frame_id: '"><script>.jpg'})
+    read = page(
+        tmp_path, [shot], list(alerts), unproven={"crack": evil}, overlays={shot.frame.frame_id: '"><script>.jpg'}
+    )
     assert "script" not in read.tags
     assert read.text.count(evil) >= 6
 
