@@ -35,7 +35,8 @@ def aside(folder: Path, held: bool = False) -> Iterator[Path]:
     """
     with contextlib.nullcontext() if held else locked(folder):
         for left in folder.glob(f"{ASIDE}*"):
-            _remove_unless_held(left)
+            with contextlib.suppress(FileNotFoundError):  # its writer ends at this moment, which takes no lock
+                _remove_unless_held(left)
         path = Path(tempfile.mkdtemp(dir=folder, prefix=ASIDE))
         handle = os.open(path, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -127,43 +127,58 @@ class ReleaseStore:
         """The trusted key that signed a verified release."""
         return self.trusted[signer_of(release.folder)]
 
-    def point(self, alias: str, name: str, by: By) -> Release:
-        """Let an alias mean a release, at once and for every later reader; the release is verified first."""
+    def point(self, alias: str, name: str, by: By, check: Check = lambda _: None) -> Release:
+        """Let an alias mean a release, at once and for every later reader; the release is audited first."""
         if alias not in ALIASES:
             raise ReleaseError(f"{alias!r} is no alias of a release; there are {', '.join(ALIASES)}")
-        release = self.open(name)
+        release = self.audit(name, check)
         with locked(self.folder):
             self._change(f"{alias} {release.id}", {alias: release.id}, by)
         return release
 
     def promote(self, name: str, by: By, check: Check = lambda _: None) -> Release:
-        """Make a release the champion, and what was the champion `previous`; promoting the champion changes nothing."""
+        """Make a release the champion, and what was the champion `previous`.
+
+        Promoting this store's champion changes nothing. Promoting the fallback's keeps it, whatever that ships next.
+        """
         release = self.audit(name, check)
         with locked(self.folder):
-            old = self.aliases().get(CHAMPION)
-            if old != release.id:
-                back = {PREVIOUS: old} if old in self.ids() else {}  # one that is gone is no way back
+            if self.own_aliases().get(CHAMPION) != release.id:
+                old = self.aliases().get(CHAMPION)
+                back = {PREVIOUS: old} if old != release.id and old in self.ids() else {}  # else it is no way back
                 self._change(f"promote {release.id}", {CHAMPION: release.id, **back}, by)
         return release
 
-    def rollback(self, by: By) -> Release:
-        """Swap champion and previous; raises ReleaseError if nothing was champion before."""
+    def rollback(self, by: By, check: Check = lambda _: None) -> Release:
+        """Swap champion and previous; a champion that is gone becomes nothing's previous.
+
+        Raises ReleaseError if nothing was champion before, or if it would be refused as a champion now: roles that
+        start would refuse it too, and the one that runs, however bad, is better than none.
+        """
         with locked(self.folder):
             before = self.aliases()
             if not {CHAMPION, PREVIOUS} <= before.keys():
                 raise ReleaseError(f"{self.folder}: no release was champion before this one; there is no way back")
-            release = self.audit(before[PREVIOUS])
-            moved = {CHAMPION: release.id, PREVIOUS: before[CHAMPION]}
+            try:
+                release = self.audit(before[PREVIOUS], check)
+            except ReleaseError as error:
+                raise ReleaseError(
+                    f"{error}; nothing was changed; make another one champion, `spanwatch release list` names them: "
+                    "spanwatch release promote RELEASE"
+                ) from error
+            old = before[CHAMPION]
+            moved = {CHAMPION: release.id, PREVIOUS: old if old in self.ids() else None}
             self._change(f"rollback {release.id}", moved, by)
         return release
 
-    def _change(self, what: str, moved: dict[str, str], by: By) -> None:
-        """Move some aliases; the caller holds the lock."""
+    def _change(self, what: str, moved: Mapping[str, str | None], by: By) -> None:
+        """Move some aliases, and drop those that mean None from now on; the caller holds the lock."""
         for release_id in moved.values():
-            if release_id not in self.own_ids():
+            if release_id is not None and release_id not in self.own_ids():
                 self._adopt(release_id)
         before = self.own_aliases()
-        after = dict(sorted({**before, **moved}.items()))
+        wanted = sorted({**before, **moved}.items())
+        after = {alias: release_id for alias, release_id in wanted if release_id is not None}
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         change = Change(at=now, what=what, who=by.who, why=by.why, before=before, after=after)
         append_line(self.folder / HISTORY_FILE, msgspec.json.encode(change))
@@ -174,7 +189,10 @@ class ReleaseStore:
         with aside(self.folder, held=True) as place:
             copy = shutil.copytree(self.folder_of(release_id), place / release_id)
             load(copy, self.trusted)
-            settle(copy, self.folder / release_id)
+            final = self.folder / release_id
+            if final.exists():  # what is left of an earlier copy: without its config.json it is no release any more
+                final.rename(place / f"{release_id}.left")
+            settle(copy, final)
 
 
 def default_store(*keys: Path) -> ReleaseStore:

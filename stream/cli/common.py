@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from stream import config as settings
 from stream.config import Config, RoleName
@@ -26,9 +26,9 @@ from stream.transport.protocol import Transport
 DONE, FAILED, MISUSED, SOME_DEAD = 0, 1, 2, 3
 """Exit codes: done; failed; used wrongly; done, but some frames are dead."""
 
-out = Console(highlight=False)
-"""For what a person asked for."""
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+"""For what a person asked for. Text in brackets is text: photos, flights and settings have names like that."""
+err = Console(stderr=True, highlight=False, markup=False)
 """For progress and trouble, so that `--json` output can be piped."""
 
 ConfigOption = Annotated[
@@ -77,10 +77,15 @@ def guarded() -> Iterator[None]:
         _end(group, FAILED)
 
 
+def complain(words: object) -> None:
+    """What is wrong, as every command says it."""
+    err.print(Text.assemble(("spanwatch:", "red"), f" {words}"), soft_wrap=True)
+
+
 def _end(group: BaseExceptionGroup[SpanwatchError], code: int) -> None:
     for error in _leaves(group):
         kind = f" ({error.reason})" if isinstance(error, BadFrame) else ""
-        err.print(f"[red]spanwatch:[/red] {escape(str(error))}{kind}", soft_wrap=True)
+        complain(f"{error}{kind}")
     sys.exit(code)
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from models.dataset import PARTS, Count, Manifest, ManifestError, Part, Split, counts, read_manifest, write_manifest
 from models.taxonomy import Taxonomy, TaxonomyError, load_taxonomy
@@ -54,9 +54,9 @@ def convert(
         return
     out.print(_table(counts(done.manifest)))
     for pair in done.duplicates:
-        out.print(f"same picture, one group: {escape(pair.first.name)} and {escape(pair.second.name)}")
+        out.print(f"same picture, one group: {pair.first.name} and {pair.second.name}")
     merged = len({pair.groups for pair in done.duplicates})
-    out.print(f"{len(done.manifest)} tiles, {merged} pairs of groups merged; written to {escape(str(done.path))}")
+    out.print(f"{len(done.manifest)} tiles, {merged} pairs of groups merged; written to {done.path}")
 
 
 @data_app.command()
@@ -89,10 +89,10 @@ def split(manifest: ManifestArgument, folder: FolderOption, as_json: JsonOption 
         if as_json:
             print_json({"part": part, "manifest": str(path), "tiles": len(tiles), **_counted(tiles)})
         if not len(tiles):
-            err.print(f"[yellow]no group falls into {part}:[/yellow] {escape(str(path))} holds no tile")
+            err.print(Text.assemble((f"no group falls into {part}:", "yellow"), f" {path} holds no tile"))
     if not as_json:
         out.print(_parts_table(parts))
-        out.print(f"written to {escape(str(folder))}: " + ", ".join(f"{part}.csv" for part in PARTS))
+        out.print(f"written to {folder}: " + ", ".join(f"{part}.csv" for part in PARTS))
 
 
 @data_app.command()
@@ -121,7 +121,7 @@ def preview(
             picture = contact_sheet(composer, count, math.ceil(math.sqrt(1.6 * count)))
         sheet.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(sheet)
-    out.print(f"{count} tiles: {escape(str(sheet))}")
+    out.print(f"{count} tiles: {sheet}")
 
 
 @contextmanager

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from stream.cli.common import DONE, FAILED, ConfigOption, JsonOption, TransportOption, load_config, out, print_json
+from stream.cli.common import (
+    DONE,
+    FAILED,
+    ConfigOption,
+    JsonOption,
+    TransportOption,
+    guarded,
+    load_config,
+    out,
+    print_json,
+)
 from stream.doctor import as_plain, examine
 
 COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
@@ -16,14 +27,15 @@ def doctor(config: ConfigOption = None, transport: TransportOption = None, as_js
 
     Example: spanwatch doctor --transport local:/var/lib/spanwatch
     """
-    findings = examine(load_config(config, transport))
+    with guarded():
+        findings = examine(load_config(config, transport))
     if as_json:
         for finding in findings:
             print_json(as_plain(finding))
     else:
         table = Table("", "what", "says", "do")
         for finding in findings:
-            colour = COLOURS[finding.verdict]
-            table.add_row(f"[{colour}]{finding.verdict}[/{colour}]", finding.what, finding.says, finding.do)
+            verdict = Text(finding.verdict, COLOURS[finding.verdict])
+            table.add_row(verdict, finding.what, finding.says, finding.do)
         out.print(table)
     raise typer.Exit(FAILED if any(finding.verdict == "bad" for finding in findings) else DONE)

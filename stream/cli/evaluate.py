@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from models.dataset import Manifest, ManifestError, read_manifest
 from models.engines.protocol import EngineError, Scores
@@ -171,14 +172,18 @@ def _extents(extents: Sequence[Extent]) -> str:
     )
 
 
-def _cells(name: str, metrics: ClassMetrics) -> Iterator[str]:
+def _cells(name: str, metrics: ClassMetrics) -> Iterator[Text]:
     """The figures at the report threshold, and below each its interval or what it is at the review threshold."""
     review, span = metrics.review, metrics.auroc_interval
-    yield f"{name}\n[dim]{metrics.photos_present} of {metrics.photos} groups[/dim]"
-    yield f"{metrics.positives} with\n[dim]{metrics.negatives} without[/dim]"
-    yield figure(metrics.auroc) + (f"\n[dim]{span.low:.3f} to {span.high:.3f}[/dim]" if span else "")
-    yield figure(metrics.average_precision)
-    yield "report\n[dim]review[/dim]"
-    yield f"{figure(metrics.recall)}\n[dim]{figure(review.recall if review else None)}[/dim]"
-    yield f"{figure(metrics.precision)}\n[dim]{figure(review.precision if review else None)}[/dim]"
-    yield f"{percent(metrics.false_alarm_share)}\n[dim]{percent(review.false_alarm_share if review else None)}[/dim]"
+    yield _two(name, f"{metrics.photos_present} of {metrics.photos} groups")
+    yield _two(f"{metrics.positives} with", f"{metrics.negatives} without")
+    yield _two(figure(metrics.auroc), f"{span.low:.3f} to {span.high:.3f}" if span else "")
+    yield Text(figure(metrics.average_precision))
+    yield _two("report", "review")
+    yield _two(figure(metrics.recall), figure(review.recall if review else None))
+    yield _two(figure(metrics.precision), figure(review.precision if review else None))
+    yield _two(percent(metrics.false_alarm_share), percent(review.false_alarm_share if review else None))
+
+
+def _two(above: str, below: str) -> Text:
+    return Text.assemble(above, (f"\n{below}", "dim") if below else "")

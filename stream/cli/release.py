@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from models.release import CARD_FILE, CHAMPION, Release, ReleaseError
 from models.releases.archive import export_release, import_release
 from models.releases.foreign import ForeignModel, import_onnx
 from models.releases.store import By, default_store
 from models.taxonomy import Taxonomy, TaxonomyError, load_taxonomy
-from stream.cli.common import FAILED, ConfigOption, JsonOption, err, guarded, load_config, out, print_json
+from stream.cli.common import FAILED, ConfigOption, JsonOption, complain, guarded, load_config, out, print_json
 from stream.errors import Misuse
 from stream.releases import engine_agrees, open_release, refusals, release_store, site_key, writable_store
 
@@ -44,7 +44,8 @@ def list_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             except ReleaseError as error:  # one that was tampered with does not hide the others
                 if as_json:
                     print_json({"id": name, "aliases": plays, "refused": str(error)})
-                table.add_row(name, ", ".join(plays) or "–", "–", f"[red]refused:[/red] {escape(str(error))}", "–", "–")
+                refused = Text.assemble(("refused:", "red"), f" {error}")
+                table.add_row(name, ", ".join(plays) or "–", "–", refused, "–", "–")
                 continue
             if as_json:
                 print_json(_summary(release, plays))
@@ -66,7 +67,7 @@ def show(name: NameArgument = "champion", config: ConfigOption = None, as_json: 
         if as_json:
             print_json(_everything(release))
         else:
-            out.print(release.path(CARD_FILE).read_text(encoding="utf-8"), markup=False)
+            out.print(release.path(CARD_FILE).read_text(encoding="utf-8"))
 
 
 @release_app.command()
@@ -84,7 +85,7 @@ def verify(name: NameArgument = "champion", config: ConfigOption = None, as_json
         except ReleaseError as error:
             if as_json:
                 print_json({"id": wanted, "verified": False, "refused": str(error)})
-            err.print(f"[red]spanwatch:[/red] {escape(str(error))}", soft_wrap=True)
+            complain(error)
             raise typer.Exit(FAILED) from error
         signer = store.signer(release).name
         if as_json:
@@ -105,7 +106,8 @@ def promote(
 ) -> None:
     """Make a release the champion, after checking it as `verify` does; roles that start from now on run it.
 
-    As candidate or shadow it gets that name alone, for `engine check --release candidate` and the like.
+    As candidate or shadow it is checked too and gets that name alone, for `engine check --release candidate` and the
+    like.
 
     Example: spanwatch release promote pier-7-tuned --why "better on the east quay"
     """
@@ -113,21 +115,24 @@ def promote(
         store = writable_store(load_config(config).engine)
         by = By(getpass.getuser(), why)
         with refusals():
-            release = store.promote(name, by, engine_agrees) if role == CHAMPION else store.point(role, name, by)
-        _say_aliases(release, store.aliases(), as_json)
+            if role == CHAMPION:
+                release = store.promote(name, by, engine_agrees)
+            else:
+                release = store.point(role, name, by, engine_agrees)
+        _say_aliases(release, role, store.aliases(), as_json)
 
 
 @release_app.command()
 def rollback(why: WhyOption = "", config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Make the release champion that was it before; a second time, the newer one again.
+    """Make the release champion that was it before, after checking it as `verify` does; a second time, the newer again.
 
     Example: spanwatch release rollback --why "false alarms on wet concrete"
     """
     with guarded():
         store = writable_store(load_config(config).engine)
         with refusals():
-            release = store.rollback(By(getpass.getuser(), why))
-        _say_aliases(release, store.aliases(), as_json)
+            release = store.rollback(By(getpass.getuser(), why), engine_agrees)
+        _say_aliases(release, CHAMPION, store.aliases(), as_json)
 
 
 @release_app.command()
@@ -205,9 +210,13 @@ def _taxonomy(path: Path) -> Taxonomy:
         raise Misuse(str(error)) from error
 
 
-def _say_aliases(release: Release, aliases: dict[str, str], as_json: bool) -> None:
+def _say_aliases(release: Release, role: str, aliases: dict[str, str], as_json: bool) -> None:
     if as_json:
         print_json({"id": release.id, "aliases": aliases})
+    elif role != CHAMPION:
+        champion = aliases.get(CHAMPION)
+        still = f"; the champion is still {champion}" if champion else ""
+        out.print(f"{release.id} is the {role}{still}", soft_wrap=True)
     else:
         before = aliases.get("previous")
         out.print(f"{release.id} is the champion" + (f"; before it was {before}" if before else ""), soft_wrap=True)

@@ -6,10 +6,19 @@ import shlex
 from typing import Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from stream.cli.common import FAILED, ConfigOption, JsonOption, TransportOption, err, load_config, out, print_json, run
+from stream.cli.common import (
+    FAILED,
+    ConfigOption,
+    JsonOption,
+    TransportOption,
+    complain,
+    load_config,
+    out,
+    print_json,
+    run,
+)
 from stream.config import Config
 from stream.errors import Misuse
 
@@ -74,9 +83,9 @@ def describe(config: ConfigOption = None, transport: TransportOption = None, as_
             out.print(table)
             for state in states:
                 for line in state.fix:
-                    out.print(escape(line), soft_wrap=True)
+                    out.print(line, soft_wrap=True)
         for trouble in troubles(states):
-            err.print(f"[red]spanwatch:[/red] {escape(trouble)}", soft_wrap=True)
+            complain(trouble)
         return any(state.differs or not state.partitions for state in states)
 
     if run(main()):
@@ -118,6 +127,6 @@ def acls(config: ConfigOption = None, transport: TransportOption = None, as_json
             if role != last:
                 out.print(f"# {role}")
             last = role
-            out.print(escape(line), soft_wrap=True)
+            out.print(line, soft_wrap=True)
 
     run(main())

@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from models.release import GOLDEN_FILE, MODEL_FILE
+from models.release import GOLDEN_FILE, MODEL_FILE, SIGNATURE_FILE
 from models.releases.signing import sign
 from models.releases.store import default_store
 from stream.cli.app import app
@@ -60,6 +60,14 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Box:
     return box
 
 
+def inverted(folder: Path, key: Path) -> None:
+    """The golden tiles of a release say the opposite, and someone who holds the key has signed that."""
+    with np.load(folder / GOLDEN_FILE) as golden:
+        tiles, expected = golden["tiles"], golden["probabilities"]
+    np.savez_compressed(folder / GOLDEN_FILE, tiles=tiles, probabilities=1 - expected)
+    sign(folder, key)
+
+
 @pytest.fixture
 def box(first: Box, tmp_path: Path) -> Box:
     """A copy of that box."""
@@ -87,6 +95,11 @@ def test_a_candidate_has_its_name_and_runs_nothing(box: Box) -> None:
     [told] = box.json("promote", "small.1", "--as", "candidate")
     assert told == {"id": "small.1", "aliases": {"candidate": "small.1", "champion": SHIPPED}}
     assert box.json("show", "candidate")[0]["id"] == "small.1" and box.json("show")[0]["id"] == SHIPPED
+    for role in ("candidate", "shadow"):
+        said = box("promote", "small.1", "--as", role).output
+        assert said == f"small.1 is the {role}; the champion is still {SHIPPED}\n"
+    said = box("promote", "small.1").output
+    assert said.startswith(f"small.1 is the champion; before it was {SHIPPED}\nRoles that run already go on with")
     refused = box("promote", "small.1", "--as", "previous")
     assert refused.exit_code == 2
 
@@ -103,6 +116,19 @@ def test_a_release_travels_to_a_box_that_trusts_the_key_and_to_no_other(box: Box
     refused = stranger("import", tmp_path / "small.tar")
     assert refused.exit_code == 2 and "not trusted here" in refused.output
     assert {one["id"] for one in stranger.json("list")} == {SHIPPED, *BESIDE}
+
+
+@pytest.mark.parametrize("spoiled", ["type", "depth"])
+def test_a_spoiled_signature_is_told_by_verify_and_hides_no_other_release(spoiled: str, box: Box) -> None:
+    path = box.store / "small.1" / SIGNATURE_FILE
+    bundle = json.loads(path.read_bytes())
+    bundle["dsseEnvelope"]["payloadType"] = 5
+    path.write_text(json.dumps(bundle) if spoiled == "type" else "[" * 100_000)
+    verified = box("verify", "small.1", "--json")
+    assert verified.exit_code == 1 and json.loads(verified.stdout)["verified"] is False
+    refused = {one["id"]: "refused" in one for one in box.json("list")}
+    assert refused == {SHIPPED: False, "small.1": True, **dict.fromkeys(BESIDE, False)}
+    assert "refused:" in box("list").output
 
 
 def test_one_changed_byte_is_told_by_verify_shown_by_list_and_stops_everything_else(box: Box, tmp_path: Path) -> None:
@@ -122,18 +148,28 @@ def test_one_changed_byte_is_told_by_verify_shown_by_list_and_stops_everything_e
 
 def test_a_release_whose_golden_tiles_are_off_is_neither_imported_nor_promoted(box: Box, tmp_path: Path) -> None:
     folder = shutil.copytree(box.store / "small.1", tmp_path / "small.1")
-    with np.load(folder / GOLDEN_FILE) as golden:
-        tiles, expected = golden["tiles"], golden["probabilities"]
-    np.savez_compressed(folder / GOLDEN_FILE, tiles=tiles, probabilities=1 - expected)
-    sign(folder, box.keys / "site.key.pem")
+    inverted(folder, box.keys / "site.key.pem")
     shutil.rmtree(box.store / "small.1")
     refused = box("import", folder)
     assert refused.exit_code == 2 and "differ from the reference" in refused.output
     assert sorted(path.name for path in box.store.iterdir()) == [".lock"]
     shutil.copytree(folder, box.store / "small.1")
-    refused = box("promote", "small.1")
-    assert refused.exit_code == 2 and "differ from the reference" in refused.output
+    for role in ("champion", "candidate", "shadow"):
+        refused = box("promote", "small.1", "--as", role)
+        assert refused.exit_code == 2 and "differ from the reference" in refused.output
     assert box("verify", "small.1").exit_code == 1
+    assert not (box.store / "aliases.json").exists()
+
+
+def test_a_rollback_to_a_release_whose_golden_tiles_are_off_changes_nothing_and_says_what_to_do(box: Box) -> None:
+    box.json("promote", "small.1")
+    [told] = box.json("promote", SHIPPED)
+    inverted(box.store / "small.1", box.keys / "site.key.pem")
+    refused = box("rollback")
+    words = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and "differ from the reference" in words
+    assert "nothing was changed" in words and "spanwatch release promote RELEASE" in words
+    assert json.loads((box.store / "aliases.json").read_bytes()) == told["aliases"]
 
 
 @pytest.mark.parametrize(

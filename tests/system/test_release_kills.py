@@ -1,10 +1,11 @@
 """A store under SIGKILL at every file operation, and under many writers at once: never half a release, no alias lost.
 
-Run as a script it is those writers: `test_release_kills.py FOLDER write | promote | race`.
+Run as a script it is those writers: `test_release_kills.py FOLDER write | promote | race | end`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -12,17 +13,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.release import ReleaseError
+from models.releases.disk import aside
 from models.releases.store import By, ReleaseStore
 from tests.unit.models.made_releases import Site
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 ALIASES = ("candidate", "shadow", "champion", "previous")
 TURNS = 12
+WRITERS = ("w", "x", "y")
+GIVEN_UP = 100  # a writer that is refused is quick: these meet often
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -101,7 +107,7 @@ def promote(site: Site) -> list[dict[str, object]]:
 
 
 def race(site: Site) -> list[int]:
-    """Each process moves its own alias back and forth, all at once."""
+    """Each process moves its own alias back and forth or writes its own releases, all at once."""
     for name in ("a.0", "a.1"):
         site.make(name)
 
@@ -109,10 +115,43 @@ def race(site: Site) -> list[int]:
         for turn in range(TURNS):
             site.store.point(alias, f"a.{turn % 2}", By(alias, f"turn {turn}"))
 
-    return [ended(child) for child in [in_child(lambda alias=alias: move(alias)) for alias in ALIASES]]
+    def fill(writer: str) -> None:
+        for turn in range(TURNS):
+            site.make(f"{writer}.{turn}")
+            for _ in range(GIVEN_UP):
+                with aside(site.store.folder):
+                    pass
+
+    works = [*(partial(move, alias) for alias in ALIASES), *(partial(fill, writer) for writer in WRITERS)]
+    return [ended(child) for child in [in_child(work) for work in works]]
 
 
-def script(folder: Path, what: str) -> list[dict[str, object]]:
+def end(site: Site) -> list[str]:
+    """For every operation of a writer: what it meets if another one ends just before that; "" if nothing."""
+    other, left = contextlib.ExitStack(), itertools.count(-1, -1)
+
+    def watch(_: str, __: tuple[object, ...]) -> None:
+        if next(left) == 0:
+            other.close()
+
+    sys.addaudithook(watch)
+    told, ends = [], True
+    while ends:
+        other.enter_context(aside(site.folder))
+        left = itertools.count(len(told), -1)
+        met = ""
+        try:
+            with aside(site.folder):
+                pass
+        except OSError as error:
+            met = repr(error)
+        ends = next(left) < 0
+        told.append(met)
+        other.close()
+    return told
+
+
+def script(folder: Path, what: str) -> list[Any]:
     words = [sys.executable, __file__, str(folder), what]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -138,9 +177,12 @@ def test_a_promotion_killed_at_any_operation_spoils_neither_aliases_nor_history(
 
 
 @pytest.mark.slow
-def test_processes_that_change_aliases_at_once_lose_none(tmp_path: Path) -> None:
-    assert script(tmp_path, "race") == [0] * len(ALIASES)
+def test_processes_that_write_releases_and_change_aliases_at_once_lose_none(tmp_path: Path) -> None:
+    assert script(tmp_path, "race") == [0] * (len(ALIASES) + len(WRITERS))
     store = Site(tmp_path).store
+    assert set(store.ids()) == {"a.0", "a.1", *(f"{writer}.{turn}" for writer in WRITERS for turn in range(TURNS))}
+    assert {state(store, name) for name in store.ids()} == {"whole"}
+    assert left_behind(store) == 0
     assert store.aliases() == dict.fromkeys(ALIASES, f"a.{(TURNS - 1) % 2}")
     told = store.history()
     assert len(told) == TURNS * len(ALIASES)
@@ -149,6 +191,14 @@ def test_processes_that_change_aliases_at_once_lose_none(tmp_path: Path) -> None
         assert [one.why for one in told if one.who == alias] == [f"turn {turn}" for turn in range(TURNS)]
 
 
+@pytest.mark.slow
+def test_a_writer_may_end_at_any_operation_of_another_one(tmp_path: Path) -> None:
+    told = script(tmp_path, "end")
+    assert len(told) > 10 and set(told) == {""}
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 if __name__ == "__main__":
-    work = {"write": write, "promote": promote, "race": race}[sys.argv[2]]
+    works: dict[str, Callable[[Site], object]] = {"write": write, "promote": promote, "race": race, "end": end}
+    work = works[sys.argv[2]]
     sys.stdout.write(json.dumps(work(Site(Path(sys.argv[1])))))

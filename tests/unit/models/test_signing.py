@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import stat
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -51,7 +53,7 @@ def library_accepts(folder: Path, public: Path) -> bool:
     config.set_hashing_config(hashing.Config().set_ignored_paths(paths=["model.sig"], ignore_git_paths=False))
     try:
         config.verify(folder, folder / "model.sig")
-    except (ValueError, InvalidSignature, KeyError, OSError):
+    except (ValueError, InvalidSignature, KeyError, TypeError, RecursionError, OSError):
         return False
     return True
 
@@ -101,6 +103,24 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change_bundle(f, lambda b: b["verificationMaterial"]["publicKey"].update(hint="")),
         "not trusted here",
     ),
+    "nested too deep": (lambda f: (f / "model.sig").write_bytes(b"[" * 100_000), "no signature of a model"),
+    "nested too deep in a field": (
+        lambda f: (f / "model.sig").write_bytes(b'{"more":' * 100_000),
+        "no signature of a model",
+    ),
+    "a payload of type 5": (
+        lambda f: change_bundle(f, lambda b: b["dsseEnvelope"].update(payloadType=5)),
+        "no signature of a model: Expected `str`",
+    ),
+    "two signatures": (
+        lambda f: change_bundle(f, lambda b: b["dsseEnvelope"].update(signatures=2 * b["dsseEnvelope"]["signatures"])),
+        "no signature of a model: Expected `array` of length 1",
+    ),
+    "a field more": (
+        lambda f: change_bundle(f, lambda b: b["verificationMaterial"].update(more=[])),
+        "no signature of a model: Object contains unknown field `more`",
+    ),
+    "no text": (lambda f: (f / "model.sig").write_bytes(b'{"\xff": 1}'), "no signature of a model"),
 }
 
 
@@ -113,8 +133,8 @@ def test_whatever_was_tampered_with_is_refused_by_us_and_by_the_library(
     tamper(folder)
     with pytest.raises(ReleaseError, match=complaint):
         verify(folder, trusted)
-    # The library would take a signature that names no key, with a warning on standard output.
-    assert library_accepts(folder, key.public) == (how == "no key named")
+    # The library would take a signature that names no key, with a warning on standard output, and one beside others.
+    assert library_accepts(folder, key.public) == (how in {"no key named", "two signatures"})
 
 
 def test_links_and_folders_are_refused_even_when_they_hold_the_right_bytes(
@@ -157,6 +177,55 @@ def test_any_other_content_of_any_file_is_refused(
             verify(signed, trusted)
     finally:
         (signed / name).write_bytes(FILES[name])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of every value inside a JSON value."""
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    return [(value, key) for key, _ in pairs] + [place for _, inner in pairs for place in places(inner)]
+
+
+@given(
+    st.binary(max_size=300)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | st.builds(lambda start, depth: start * depth, st.sampled_from([b"[", b'{"mediaType":']), st.integers(0, 100_000))
+)
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_for_a_signature_are_refused(signed: Path, trusted: Trusted, content: bytes) -> None:
+    path = signed / "model.sig"
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        for check in (verify, verify_with_library):
+            with pytest.raises(ReleaseError, match=r"model\.sig"):
+                check(signed, trusted)
+    finally:
+        path.write_bytes(before)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_value_at_any_place_of_a_signature_is_refused_or_harmless(
+    signed: Path, trusted: Trusted, data: st.DataObject
+) -> None:
+    path = signed / "model.sig"
+    before = path.read_bytes()
+    bundle = json.loads(before)
+    container, place = data.draw(st.sampled_from(places(bundle)))
+    container[place] = data.draw(JSON)
+    path.write_text(json.dumps(bundle))
+    try:
+        with contextlib.suppress(ReleaseError):
+            assert verify_with_library(signed, trusted).keys() == FILES.keys()
+    finally:
+        path.write_bytes(before)
 
 
 def test_a_private_key_is_its_owners_alone_and_is_never_replaced(tmp_path: Path) -> None:

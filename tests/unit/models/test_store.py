@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.release import MODEL_FILE, Release, ReleaseError
+from models.release import CONFIG_FILE, MODEL_FILE, Release, ReleaseError
 from models.releases.disk import aside
 from models.releases.signing import new_key, read_keys
 from models.releases.store import By, Change, ReleaseStore, default_store, site_store
@@ -108,6 +108,33 @@ def test_promote_keeps_what_was_champion_and_rollback_swaps_back(site: Site) -> 
     assert litter(site.store) == [".lock", "aliases.json", "history.jsonl"]
 
 
+@pytest.mark.parametrize("lost", [".", CONFIG_FILE])
+def test_rollback_works_when_the_champion_is_gone_and_leaves_no_way_back_to_it(lost: str, site: Site) -> None:
+    for name in ("a.1", "a.2"):
+        site.make(name)
+        site.store.promote(name, ADA)
+    path = site.store.folder / "a.2" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert site.store.rollback(ADA).id == "a.1"
+    assert site.store.aliases() == {"champion": "a.1"} == site.store.history()[-1].after
+    with pytest.raises(ReleaseError, match="no way back"):
+        site.store.rollback(ADA)
+
+
+def test_a_rollback_that_is_refused_changes_nothing_and_says_what_to_do(site: Site) -> None:
+    for name in ("a.1", "a.2"):
+        site.make(name)
+        site.store.promote(name, ADA)
+    advice = r"nothing was changed; .*spanwatch release promote RELEASE"
+    with pytest.raises(ReleaseError, match=rf"golden tiles of a\.1 are off; {advice}"):
+        site.store.rollback(ADA, refuse)
+    shutil.rmtree(site.store.folder / "a.1")
+    with pytest.raises(ReleaseError, match=rf"no release 'a\.1'; .*{advice}"):
+        site.store.rollback(ADA)
+    assert site.store.aliases() == {"champion": "a.2", "previous": "a.1"}
+    assert len(site.store.history()) == 2
+
+
 def test_the_history_says_who_changed_what_and_why(site: Site) -> None:
     site.make("a.1")
     site.make("a.2")
@@ -149,6 +176,8 @@ def test_an_alias_never_means_a_release_that_is_missing_broken_or_refused(site: 
         site.store.promote("a.9", ADA)
     with pytest.raises(ReleaseError, match=r"golden tiles of a\.2 are off"):
         site.store.promote("a.2", ADA, refuse)
+    with pytest.raises(ReleaseError, match=r"golden tiles of a\.2 are off"):
+        site.store.point("candidate", "a.2", ADA, refuse)
     with pytest.raises(ReleaseError, match="'best' is no alias"):
         site.store.point("best", "a.2", ADA)
     (site.store.folder / "a.2" / MODEL_FILE).write_bytes(b"")
@@ -201,6 +230,33 @@ def test_an_update_that_ships_something_else_takes_no_release_away_from_a_site(s
     store.rollback(ADA)
     updated = ReleaseStore(site.store.folder, store.trusted, ReleaseStore(site.folder / "ships nothing", {}))
     assert updated.open() == msgspec.structs.replace(shipped, folder=site.store.folder / shipped.id)
+    assert litter(site.store) == [".lock", "aliases.json", "history.jsonl"]
+
+
+def test_a_site_that_promotes_what_ships_keeps_it_whatever_ships_next(site: Site) -> None:
+    for name in ("a.1", "b.1"):
+        site.make(name)
+    ships = site.store
+    ships.promote("a.1", ADA)
+    store = ReleaseStore(site.folder / "own", ships.trusted, fallback=ships)
+    for _ in range(2):  # the second time it is already
+        store.promote("a.1", By("bob", "keep this one"))
+    assert store.own_aliases() == {"champion": "a.1"} and store.own_ids() == ["a.1"]
+    assert [one.why for one in store.history()] == ["keep this one"]
+    ships.promote("b.1", ADA)
+    assert store.open().id == "a.1"
+
+
+@pytest.mark.parametrize("change", ["promote", "rollback"])
+def test_what_is_left_of_a_copy_of_what_ships_is_in_nobodys_way(change: str, site: Site) -> None:
+    site.make("a.1")
+    store = site_store(site.store.folder, site.keys)
+    shipped = store.promote("champion", ADA).id
+    store.promote("a.1", ADA)
+    (site.store.folder / shipped / CONFIG_FILE).unlink()
+    store.promote(shipped, ADA) if change == "promote" else store.rollback(ADA)
+    assert store.own_aliases() == {"champion": shipped, "previous": "a.1"}
+    assert store.open().folder == site.store.folder / shipped
     assert litter(site.store) == [".lock", "aliases.json", "history.jsonl"]
 
 
