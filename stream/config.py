@@ -24,6 +24,13 @@ consumer."""
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
+# Numbers outside these would fail far from here, with a frame in hand that bears the blame.
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Amount = Annotated[int, msgspec.Meta(ge=0)]
+Port = Annotated[int, msgspec.Meta(ge=-1, le=65535)]
+Time = Annotated[float, msgspec.Meta(gt=0)]
+Span = Annotated[float, msgspec.Meta(ge=0)]
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every settings section."""
@@ -32,9 +39,9 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class LocalSection(Section, frozen=True, kw_only=True):
     """The embedded log (`transport = "local:DIR"`)."""
 
-    partitions: int = 4
+    partitions: Count = 4
     """Of every topic; fixed when the log is made. More workers than partitions have nothing to do."""
-    min_free_bytes: int = 1 * GIB
+    min_free_bytes: Amount = 1 * GIB
     """Uploads are refused before the disk has less left than this."""
 
 
@@ -56,26 +63,26 @@ class Login(Section, frozen=True, kw_only=True):
 class KafkaSection(Section, frozen=True, kw_only=True):
     """The distributed log (`transport = "kafka://HOST:PORT[,HOST:PORT]"`)."""
 
-    partitions: int = 12
+    partitions: Count = 12
     """Of every topic `spanwatch topics create` makes: at least twice the workers there will ever be."""
-    replication: int = 1
+    replication: Count = 1
     """Copies of every topic; 3 with three brokers or more."""
-    min_insync: int = 1
+    min_insync: Count = 1
     """How many copies must have a record before it is acknowledged; 2 with a replication of 3."""
-    max_inline_bytes: int = 40 * MIB
+    max_inline_bytes: Amount = 40 * MIB
     """The largest photo that travels inside a record; 0: always by reference."""
     blobs: str = "spanwatch-data/blobs"
     """Folder of photos that travel by reference and of dead frames' bytes; all roles must see the same one."""
-    min_free_bytes: int = 1 * GIB
+    min_free_bytes: Amount = 1 * GIB
     """Of that folder's disk: uploads are refused before it has less left than this."""
     member: str | None = None
     """Static membership: a name for this process that outlives it, so that a restart within the session costs no
     rebalance. `spanwatch site` gives each of its roles one."""
-    session_timeout_s: float = 45.0
+    session_timeout_s: Time = 45.0
     """After so long without a heartbeat a member is dead and its partitions go to others."""
-    heartbeat_s: float = 3.0
+    heartbeat_s: Time = 3.0
     """How often a member asks whether the group has changed: the others hear of a new member after about so long."""
-    rebalance_timeout_s: float = 60.0
+    rebalance_timeout_s: Time = 60.0
     """How long members may take to give partitions back; longer than a worker's budget for it (20 s)."""
     security: Literal["plaintext", "tls", "sasl", "sasl_tls"] = "plaintext"
     """`sasl` sends frames in the clear and belongs on loopback or in a tunnel."""
@@ -114,7 +121,7 @@ class EngineSection(Section, frozen=True, kw_only=True):
     """`tensorrt`, `torch` (graphics cards) or `openvino` (CPUs) alone; `auto` is the fastest of them here."""
     precision: str = "auto"
     """`auto` takes the fastest of f32, f16, bf16, int8 and fp8 that passes the gate here (spanwatch engine build)."""
-    threads: int = 0
+    threads: Amount = 0
     """Cores for inference on a CPU; 0: all."""
     cache: str | None = None
     """Folder where measurements and compiled plans are kept; None: `~/.cache/spanwatch`."""
@@ -124,19 +131,20 @@ class WorkerSection(Section, frozen=True, kw_only=True):
     """From photo to result."""
 
     group: str = "worker"
-    max_inflight_bytes: int = 512 * MIB
+    max_inflight_bytes: Count = 512 * MIB
     """Decoded pixels and encoded bytes held at once. One frame is always admitted when nothing is open."""
-    decode_threads: int = 1
-    batch_tiles: int = 64
-    max_wait_ms: int = 50
+    decode_threads: Count = 1
+    batch_tiles: Count = 64
+    max_wait_ms: Amount = 50
     """The longest a tile waits for its batch to fill."""
-    overlap_px: int = 0
-    max_pixels: int = 200_000_000
-    blob_deadline_s: float = 600.0
+    overlap_px: Amount = 0
+    """By so many pixels neighbouring tiles overlap; less than the side of the release's tiles."""
+    max_pixels: Count = 200_000_000
+    blob_deadline_s: Span = 600.0
     """How long a missing blob is asked for before its frame is dead."""
-    breaker_run: int = 20
+    breaker_run: Count = 20
     """This many dead frames in a row stop the worker."""
-    breaker_window: int = 200
+    breaker_window: Count = 200
     """Half of the last so many frames dead stop it as well."""
 
 
@@ -144,7 +152,7 @@ class FindingsSection(Section, frozen=True, kw_only=True):
     """From result to alert."""
 
     group: str = "findings"
-    least_tiles: Annotated[int, msgspec.Meta(ge=1)] = 1
+    least_tiles: Count = 1
     """A defect that fewer tiles of a photo show is in its result and opens no alert; `spanwatch evaluate` says what
     that would spare and cost. All tiles of a smaller photo are always enough. The same for all members of the group."""
 
@@ -154,9 +162,9 @@ class UploadSection(Section, frozen=True, kw_only=True):
 
     outbox: str | None = None
     """SQLite file; None: `spanwatch/outbox.sqlite` under $XDG_STATE_HOME or ~/.local/state."""
-    max_bytes_per_s: int = 0
+    max_bytes_per_s: Amount = 0
     """0: as fast as it goes."""
-    settle_s: float = 2.0
+    settle_s: Span = 2.0
     """`--watch` takes a file when it has not grown for this long."""
 
 
@@ -164,18 +172,18 @@ class MetricsSection(Section, frozen=True, kw_only=True):
     """`/metrics`, `/healthz` and `/readyz` of each role; loopback unless told otherwise."""
 
     host: str = "127.0.0.1"
-    findings_port: int = 9463
-    worker_port: int = 9464
+    findings_port: Port = 9463
+    worker_port: Port = 9464
     """0: any free port, written to the log; -1: off. `spanwatch site` counts up from here, one for each worker."""
 
 
 class RetentionSection(Section, frozen=True, kw_only=True):
     """What `spanwatch gc` removes; never past any group's commit."""
 
-    frames_hours: float = 7 * 24
-    results_hours: float = 30 * 24
-    decisions_hours: float = 365 * 24
-    dead_frames_hours: float = 90 * 24
+    frames_hours: Span = 7 * 24
+    results_hours: Span = 30 * 24
+    decisions_hours: Span = 365 * 24
+    dead_frames_hours: Span = 90 * 24
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -201,7 +209,8 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None) -> Conf
     """Read settings from a TOML file (None: defaults) and from `SPANWATCH_…` variables.
 
     Raises:
-        Misuse: unreadable file, unknown key (with the closest known one), wrong type; the message names the path.
+        Misuse: unreadable file, unknown key (with the closest known one), wrong type, a number out of its range; the
+            message names the path.
     """
     tree: dict[str, Any] = {}
     if path is not None:
@@ -264,6 +273,8 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise Misuse(f"{name}: {section} is a setting to another variable, and a section here; unset one")
         node[key] = value
     return tree
 

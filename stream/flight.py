@@ -19,7 +19,7 @@ import numpy as np
 from models.release import Release
 from stream import dead as dead_box
 from stream.config import Config, MetricsSection
-from stream.errors import Unavailable
+from stream.errors import Misuse, Unavailable
 from stream.findings.geojson import write_geojson
 from stream.findings.report import Survey, write_report
 from stream.findings.role import run_findings
@@ -65,6 +65,8 @@ class Flown:
     alerts: Sequence[Alert]
     dead: Sequence[DeadFrame]
     refused: Sequence[Refused]
+    stopped: bool
+    """It was told to end; photos may have no answer yet."""
 
     @property
     def report(self) -> Path:
@@ -89,7 +91,10 @@ async def fly(
     Raises (in an ExceptionGroup):
         SpanwatchError: after what was answered until then has been written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"cannot write to {out}: {error.strerror}; name another folder") from error
     settings = msgspec.structs.replace(
         config,
         transport=f"local:{out / 'log'}",
@@ -99,11 +104,11 @@ async def fly(
     release = open_release(settings.engine)
     transport = await LocalTransport.open(out / "log", settings.local)
     artist = _Artist(transport, out / "overlays", settings.worker.max_pixels)
-    refused: list[Refused] = []
+    run = _Run(transport, release, artist, stop, on_progress, [])
     try:
-        await _run_roles(photos, out, flight, settings, _Run(transport, release, artist, stop, on_progress, refused))
+        await _run_roles(photos, out, flight, settings, run)
     finally:
-        flown = await _write(transport, out, release, artist, refused)
+        flown = await _write(out, run)
         await transport.close()
     return flown
 
@@ -202,8 +207,9 @@ class _Artist:
         path.write_bytes(overlay.draw(image, result.regions, title))
 
 
-async def _write(transport: Transport, out: Path, release: Release, artist: _Artist, refused: list[Refused]) -> Flown:
+async def _write(out: Path, run: _Run) -> Flown:
     """Write the files of all that the log in the output folder holds: of this run and of those before it."""
+    transport, artist, release = run.transport, run.artist, run.release
     latest = {r.result_id: r for r in [decode(record.value, Result) async for record in transport.read("results")]}
     results = sorted(latest.values(), key=lambda r: (str(r.frame.captured_at or ""), r.frame.name or "", r.result_id))
     current = {record.key: decode(record.value, Alert) async for record in transport.read("alerts")}
@@ -226,7 +232,7 @@ async def _write(transport: Transport, out: Path, release: Release, artist: _Art
         overlays=artist.drawn,
     )
     write_report(out / "report.html", survey)
-    return Flown(out, results, alerts, dead, refused)
+    return Flown(out, results, alerts, dead, run.refused, run.stop.is_set())
 
 
 def _write_lines(path: Path, nouns: Iterable[Noun]) -> None:

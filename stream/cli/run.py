@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from stream.cli.common import (
     DONE,
+    FAILED,
     SOME_DEAD,
     ConfigOption,
     JsonOption,
     err,
+    guarded,
     load_config,
     out,
     print_json,
@@ -39,19 +42,30 @@ def run_photos(
 ) -> None:
     """Find defects in photos on this machine: results.jsonl, dead.jsonl, findings.geojson, overlays and report.html.
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped ends with 1, and goes on where it was when the same command is given again. Another flight
+    into the same folder joins what is there in one report.
 
     Example: spanwatch run photos/ --out out/monday --asset bridge-3
     """
     first = photos[0].resolve()
     named = asset or (first if first.is_dir() else first.parent).name or "photos"
-    flying = Flight(asset=named, flight=flight, drone=drone)
-    missing = [str(path) for path in photos if not path.exists()]
-    if missing:
-        err.print(f"[red]spanwatch:[/red] no such file or folder: {', '.join(missing)}")
-        raise typer.Exit(2)
-    flown = run(_fly(photos, folder, flying, load_config(config), as_json))
+    with guarded():
+        _check(photos, folder)
+        flying = Flight(asset=named, flight=flight, drone=drone)
+        settings = load_config(config)
+    flown = run(_fly(photos, folder, flying, settings, as_json))
+    if flown.stopped:
+        raise typer.Exit(FAILED)
     raise typer.Exit(SOME_DEAD if flown.dead or flown.refused else DONE)
+
+
+def _check(photos: list[Path], folder: Path) -> None:
+    """Raise Misuse for photos that are not there, and for a run that would take its own pictures for photos."""
+    if missing := [str(path) for path in photos if not path.exists()]:
+        raise Misuse(f"no such file or folder: {', '.join(missing)}")
+    for path in photos:
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise Misuse(f"{folder} lies in {path}: what is written there would be read as photos; name another --out")
 
 
 async def _fly(photos: list[Path], folder: Path, flight: Flight, settings: Config, as_json: bool) -> Flown:
@@ -70,7 +84,7 @@ async def _fly(photos: list[Path], folder: Path, flight: Flight, settings: Confi
     if as_json:
         _print_json(flown)
     else:
-        _print_table(flown, stopped=stop.is_set())
+        _print_table(flown)
     return flown
 
 
@@ -81,13 +95,14 @@ def _print_json(flown: Flown) -> None:
             "alerts": len(flown.alerts),
             "dead": len(flown.dead),
             "refused": [{"path": one.path, "reason": one.reason} for one in flown.refused],
+            "stopped": flown.stopped,
             "report": str(flown.report),
             "out": str(flown.out),
         }
     )
 
 
-def _print_table(flown: Flown, *, stopped: bool) -> None:
+def _print_table(flown: Flown) -> None:
     table = Table(
         "photo", "size", "findings", "strongest", "inspectable", title=f"{len(flown.results)} photos answered"
     )
@@ -105,10 +120,11 @@ def _print_table(flown: Flown, *, stopped: bool) -> None:
     if untrained:
         out.print(f"untrained, not looked for: {', '.join(untrained)}")
     for dead in flown.dead:
-        out.print(f"[yellow]dead[/yellow] {dead.frame.name if dead.frame else dead.frame_id[:12]}: {dead.detail}")
+        name = dead.frame.name if dead.frame and dead.frame.name else dead.frame_id[:12]
+        out.print(Text.assemble(("dead", "yellow"), f" {name}: {dead.detail}"))
     for refused in flown.refused:
-        out.print(f"[yellow]refused[/yellow] {refused.path}: {refused.reason}")
-    if stopped:
+        out.print(Text.assemble(("refused", "yellow"), f" {refused.path}: {refused.reason}"))
+    if flown.stopped:
         out.print("stopped before all photos were answered; the same command goes on with the rest")
     out.print(f"report: {flown.report}", soft_wrap=True)
 

@@ -18,7 +18,7 @@ from models.release import Release
 from models.runner import Runner
 from stream import engines
 from stream.config import Config, EngineSection
-from stream.errors import BreakerTripped, PartitionLost, Rejected, Unavailable
+from stream.errors import BreakerTripped, Misuse, PartitionLost, Rejected, Unavailable
 from stream.metrics import Metrics, serve
 from stream.releases import open_release
 from stream.transport.protocol import Transport
@@ -85,8 +85,14 @@ async def run_worker(
         state: folder of the attempt journal, shared by the workers of this box.
         engine: None: the one the settings name.
         step: for crash tests.
+
+    Raises:
+        Misuse: tiles of this release cannot overlap by so much.
     """
     loaded = engine if engine is not None else await asyncio.to_thread(start_engine, config.engine)
+    side = loaded.engine.tile_size
+    if config.worker.overlap_px >= side:
+        raise Misuse(f"worker.overlap_px is less than the side of a tile, {side} px; not {config.worker.overlap_px}")
     metrics = Metrics(CollectorRegistry())
     say_what_runs(metrics, loaded)
     source = f"{config.site}/worker/{socket.gethostname()}-{os.getpid()}"

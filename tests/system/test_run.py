@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,43 @@ def test_a_run_without_photos_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = spanwatch_run(ROOT, tmp_path / "empty", "--out", tmp_path / "out")
     assert done.returncode == 2 and "no photos there" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["photos", "--out", "out", "--config", "none.toml"], "cannot read the configuration none.toml"),
+        (["[/b] there", "--out", "out"], "no such file or folder: [/b] there"),
+        (["photos", "--out", "photos/out"], "photos/out lies in photos: what is written there would be read as photos"),
+        (["photos", "--out", "file/out"], "cannot write to file/out: Not a directory"),
+    ],
+)
+def test_what_a_run_cannot_do_is_said_before_it_begins(tmp_path: Path, options: list[str], complaint: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "file").touch()
+    done = spanwatch_run(tmp_path, *options)
+    assert done.returncode == 2 and complaint in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr and sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
+
+
+@pytest.mark.slow
+def test_settings_that_no_tile_can_have_blame_no_photo(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(ROOT / "tests/data/flight/damage-10170.jpg", tmp_path / "photos/[draft] 1.jpg")
+    (tmp_path / "one.toml").write_text("[worker]\noverlap_px = 256\n")
+    for _ in range(4):  # a frame that is open in three crashes would be dead
+        done = spanwatch_run(tmp_path, "photos", "--out", "out", "--config", "one.toml")
+        assert done.returncode == 2 and "worker.overlap_px is less than the side of a tile, 256 px" in done.stderr
+    done = spanwatch_run(tmp_path, "photos", "--out", "out")
+    assert done.returncode == 0 and "[draft] 1.jpg" in done.stdout.replace("\n", " ")
+
+
+def test_a_run_that_is_told_to_stop_says_so_and_ends_with_1(tmp_path: Path) -> None:
+    folder = ROOT / "tests/data/flight"
+    command = [sys.executable, "-m", "stream", "run", str(folder), "--out", str(tmp_path / "out"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while not list((tmp_path / "out").glob("overlays/*")) and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGTERM)
+        told = json.loads(process.communicate(timeout=120)[0])
+    assert process.returncode == 1 and told["stopped"] is True

@@ -31,12 +31,27 @@ def written(folder: Path, text: str) -> Path:
         ("worker = 3", "worker is a section: write \\[worker\\]"),
         ("[worker]\nbatch_tiles = '3'", "Expected `int`, got `str` - at `worker.batch_tiles`"),
         ("[findings]\nleast_tiles = 0", "Expected `int` >= 1 - at `findings.least_tiles`"),
+        ("[worker]\nbatch_tiles = 0", "Expected `int` >= 1 - at `worker.batch_tiles`"),
+        ("[worker]\noverlap_px = -10", "Expected `int` >= 0 - at `worker.overlap_px`"),
+        ("[engine]\nthreads = -3", "Expected `int` >= 0 - at `engine.threads`"),
+        ("[metrics]\nworker_port = 99999", "Expected `int` <= 65535 - at `metrics.worker_port`"),
+        ("[kafka]\nheartbeat_s = 0.0", "Expected `float` > 0.0 - at `kafka.heartbeat_s`"),
         ("[worker", "is not TOML"),
     ],
 )
 def test_a_wrong_file_names_the_path_and_the_way_out(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(Misuse, match=message):
         load(written(tmp_path, text))
+
+
+def test_no_number_but_the_ports_may_be_negative_and_each_has_a_least_value() -> None:
+    for section in msgspec.structs.fields(Config):
+        if not (isinstance(section.type, type) and issubclass(section.type, msgspec.Struct)):
+            continue
+        for field in msgspec.structs.fields(section.type):
+            if isinstance(field.default, int | float) and not field.name.endswith("_port"):
+                with pytest.raises(Misuse, match=f"at `{section.name}.{field.name}`"):
+                    load(None, {f"SPANWATCH_{section.name}__{field.name}".upper(): "-1"})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -55,6 +70,10 @@ def test_a_wrong_variable_is_named() -> None:
         load(None, {"SPANWATCH_WORKER__BATCH_TILE": "32"})
     with pytest.raises(Misuse, match=r"worker\.batch_tiles"):
         load(None, {"SPANWATCH_WORKER__BATCH_TILES": "many"})
+    with pytest.raises(Misuse, match=r"worker\.max_wait_ms"):
+        load(None, {"SPANWATCH_WORKER__MAX_WAIT_MS": "-5"})
+    with pytest.raises(Misuse, match="SPANWATCH_LOCAL__PARTITIONS: local is a setting to another variable"):
+        load(None, {"SPANWATCH_LOCAL": "1", "SPANWATCH_LOCAL__PARTITIONS": "2"})
 
 
 def test_the_edge_file_is_complete_and_says_the_defaults() -> None:
