@@ -32,6 +32,9 @@ NEEDED = frozenset(
 OPTIONAL = frozenset({INT8_FILE, WEIGHTS_FILE, EVALUATION_FILE})
 """What a release holds: all of NEEDED, some of OPTIONAL, and no other file."""
 
+FOLDED = "folded"
+"""A word in the metadata of WEIGHTS_FILE: `true` where the first convolution divides by 127.5, as of every release."""
+
 CHAMPION = "champion"
 ALIASES = ("candidate", "shadow", CHAMPION, "previous")
 
@@ -82,8 +85,10 @@ class Credit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where a release comes from, so that it can be made again.
 
-    `origin` says whose weights it started from, `training` how it was trained (words for the card), `data` maps a data
-    set or manifest to its sha256, `seeds` and `versions` are those of the training run.
+    `origin` says whose weights it started from, `training` how it was trained (words for the card), `data` maps what it
+    was made from to a sha256 (a manifest or pictures; `textures`, the `base` release, the file of `init` where there
+    were such), `seeds` and `versions` are those of the training run. `groups` are marks (models/training/ancestry.py)
+    of the groups whose labels it or its base has learned; if classes are trained and there is no mark, nobody knows.
     """
 
     origin: str
@@ -91,6 +96,7 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     data: dict[str, str] = {}
     seeds: dict[str, int] = {}
     versions: dict[str, str] = {}
+    groups: tuple[str, ...] = ()
     credits: tuple[Credit, ...] = ()
 
 

@@ -17,6 +17,7 @@ from models.releases.store import ReleaseStore
 from models.sources.convert import CREDITS
 from models.taxonomy import Taxonomy, load_taxonomy
 from models.training import curve
+from models.training.ancestry import demand_unseen, digests, doubt, learned, sources
 from models.training.initial import identity, initial, take
 from models.training.mean import begin_alike, better_of
 from models.training.orders import BaseOrder, TrainOrder
@@ -55,7 +56,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
     unknown = np.full((len(images), len(taxonomy.names)), np.nan, dtype=np.float32)
     unlabelled = Manifest(taxonomy.names, images, groups, unknown)
     demand_shippable(unlabelled, "these pictures")
-    data = digest_of(images)
+    data, init = digest_of(images), identity(order.init)
     if order.shape.kind != "transformer":
         raise RecipeError(
             "pre-training teaches transformer blocks, and this architecture has none: `spanwatch train` starts it from "
@@ -66,7 +67,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
         {
             "shape": order.shape,
             "pictures": data,
-            "init": identity(order.init),
+            "init": init,
             "settings": _repeatable(order.settings),
         },
     )
@@ -83,7 +84,7 @@ def make_base(order: BaseOrder, run: Path, store: ReleaseStore, key: Path) -> Ge
             "pictures": str(len(images)),
             **(_probes(order, order.labelled, network, taxonomy.names) if order.labelled else {}),
         },
-        data={"pictures": data},
+        data={**digests({"init": init}), "pictures": data},
         seeds={"pre-training": order.settings.seed},
         credits=_credits(groups),
     )
@@ -111,16 +112,16 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     manifest = read_manifest(order.manifest, taxonomy.names)
     data = digest(manifest)
     split = parts_of(manifest, order.fold)
+    demand_unseen(order, split)
     lessons = _lessons(order, order.settings, split, taxonomy)
+    found = sources(order, lessons)
     remember(
         run,
         {
             "shape": order.shape,
             "data": data,
             "taxonomy": taxonomy,
-            "textures": digest_of(lessons.composer.surfaces.files) if lessons.composer else None,
-            "base": order.base.digest if order.base else None,
-            "init": identity(order.init),
+            **found,
             "fold": order.fold,
             "settings": _repeatable(order.settings),
             "teacher": _repeatable(order.teacher) if order.teacher else None,
@@ -147,8 +148,9 @@ def make_release(order: TrainOrder, run: Path, store: ReleaseStore, key: Path) -
     lineage = Lineage(
         origin=_origin(order.init, order.shape),
         training=training,
-        data={order.manifest.name: data},
+        data={**digests(found), order.manifest.name: data},
         seeds=seeds,
+        groups=learned(order, lessons),
         credits=_credits(manifest.groups),
     )
     parent = order.base.id if order.base else None
@@ -203,6 +205,8 @@ def _training(order: TrainOrder, parts: Parts) -> dict[str, str]:
         words["teacher"] = (
             f"the same from seed {order.teacher.seed}, {_words(order.teacher.steps, order.teacher.batch)}"
         )
+    if unsure := doubt(order):
+        words["base"] = unsure
     if order.remark:
         words["remark"] = order.remark.rstrip(".")
     return words

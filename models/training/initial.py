@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm import create_model
 from torch import Tensor
 
 from models.architecture import Architecture
 from models.dataset import digest_of
-from models.vit import DefectNetwork, load_image_trained_stem
+from models.release import FOLDED, LINEAGE_FILE
+from models.vit import MIDDLE, DefectNetwork, load_image_trained_stem
 
 TIMM = "timm:"
 # timm's names of a plain vision transformer -> ours.
 RENAMED = {"patch_embed.proj.": "stem.0.", "pos_embed": "positions", "fc_norm.": "norm."}
 HALF = (0.5, 0.5, 0.5)
+FIRST = "stem.0.weight"
 
 
 # What a plain vision transformer has beside what we compute with: the token of the class, and heads.
@@ -47,8 +49,8 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
             or `timm:NAME`, which says it, and downloads that model's weights where they are not on the disk yet.
 
     Raises:
-        InitialError: the weights cannot be had, or are not those of this architecture; the head may be missing or of
-            other classes.
+        InitialError: the weights cannot be had, or are not those of this architecture (the head may be missing or of
+            other classes), or those of a release in its folder, or of one that did not say yet how it keeps them.
     """
     network = fresh(shape, seed)
     if init is None:
@@ -62,11 +64,7 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
         mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
         take(network, _as_ours(model.state_dict(), shape, mean, std), init)
     else:
-        try:
-            weights = load_file(Path(init))
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(init, error) from error
-        take(network, _as_ours(weights, shape), init)
+        take(network, _as_ours(_unfolded(_file(init)), shape), init)
     return network
 
 
@@ -74,16 +72,42 @@ def identity(init: str | None) -> str | None:
     """What tells one `init` of `initial` from another: the name of weights that are kept elsewhere, or a file's digest.
 
     Raises:
-        InitialError: there is no such file.
+        InitialError: there is no such file, or it is a release's.
     """
+    if init is None or init.startswith(TIMM):
+        return init
     try:
-        return init if init is None or init.startswith(TIMM) else digest_of([Path(init)])
+        return digest_of([_file(init)])
     except OSError as error:
         raise _unreadable(init, error) from error
 
 
-def _unreadable(init: str | None, error: Exception) -> InitialError:
-    return InitialError(f"{init}: not a .safetensors file that can be read: {error}")
+def _file(init: str) -> Path:
+    """Where the weights are; a release's are left to `--base`, which also asks what they have been trained on."""
+    path = Path(init)
+    if (path.parent / LINEAGE_FILE).exists():
+        raise InitialError(f"{init}: weights of a release: start from it with --base {path.parent}")
+    return path
+
+
+def _unfolded(path: Path) -> dict[str, Tensor]:
+    """A file's tensors as they are trained, the division by 127.5 out of the first convolution."""
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+        with safe_open(path, "pt") as file:
+            folded = (file.metadata() or {}).get(FOLDED)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if FIRST in weights and folded == "true":
+        weights[FIRST] = weights[FIRST].float() * MIDDLE
+    elif FIRST in weights and folded is None and {torch.float16, torch.float32} <= {w.dtype for w in weights.values()}:
+        # As releases are kept, and folded; before they said so.
+        raise InitialError(f"{path}: weights of an older release: start from it, in its folder, with --base")
+    return weights
+
+
+def _unreadable(path: str | Path, error: Exception) -> InitialError:
+    return InitialError(f"{path}: not a .safetensors file that can be read: {error}")
 
 
 def take(network: DefectNetwork, weights: Mapping[str, Tensor], whose: str) -> None:

@@ -49,7 +49,7 @@ QUANTIZING_TILES = 300
 # reason; for thresholds more, because on a site a defect is rarer than among photos that were taken because of it.
 UNKNOWN_WEIGHT = 0.05
 UNKNOWN_WEIGHT_OF_THRESHOLDS = 0.2
-RECORDED = ("torch", "timm", "numpy", "opencv-python-headless", "openvino", "onnx", "onnxruntime")
+RECORDED = ("spanwatch", "torch", "timm", "numpy", "opencv-python-headless", "openvino", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _facts(order: Order, network: DefectNetwork, classes: tuple[ReleaseClass, ..
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that a release's numbers depend on."""
+    """Of spanwatch, and of the libraries that a release's numbers depend on."""
     found = {}
     for name in RECORDED:
         try:

@@ -250,7 +250,8 @@ def descend(state: State, loss: Tensor, rate: float, average: float) -> None:
     """One step of the optimizer at a share of its peak rates; the average follows.
 
     Raises:
-        FloatingPointError: the loss is not finite; nothing has been changed.
+        FloatingPointError: the loss or a gradient is not finite. No weight has been changed, nor the average; the
+            network's own batch statistics have, so the run goes on from its last checkpoint.
     """
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -259,7 +260,9 @@ def descend(state: State, loss: Tensor, rate: float, average: float) -> None:
         group["lr"] = group["peak"] * rate
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
-    nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), 1.0))
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradients of step {state.step} have a norm of {norm}: train with a lower rate")
     state.optimizer.step()
     state.losses.append(value)
     _follow(state.average, state.network, min(average, state.step / (state.step + 10.0)))

@@ -23,7 +23,14 @@ from models.release import CARD_FILE, MODEL_FILE, Lineage  # noqa: E402
 from models.releases.signing import key_in  # noqa: E402
 from models.releases.store import default_store, site_store  # noqa: E402
 from models.taxonomy import Defect, Taxonomy  # noqa: E402
-from models.training.export import ExportError, check_parity, reference, round_weights, write_onnx  # noqa: E402
+from models.training.export import (  # noqa: E402
+    ExportError,
+    check_parity,
+    reference,
+    round_weights,
+    traced,
+    write_onnx,
+)
 from models.training.publish import Order, Parts, publish  # noqa: E402
 from models.vit import DefectNetwork, load_image_trained_stem  # noqa: E402
 
@@ -198,6 +205,14 @@ def test_a_file_that_computes_something_else_is_refused(network: DefectNetwork, 
     other.bias.fill_(0.01)
     with pytest.raises(ExportError, match="differs"):
         check_parity(other, tmp_path / MODEL_FILE, tiles(2))
+
+
+def test_a_file_that_says_no_numbers_is_refused(network: DefectNetwork, tmp_path: Path) -> None:
+    silent = round_weights(network)
+    silent.bias.fill_(float("nan"))
+    (tmp_path / MODEL_FILE).write_bytes(traced(silent, tiles(2)))
+    with pytest.raises(ExportError, match="by nan"):
+        check_parity(round_weights(network), tmp_path / MODEL_FILE, tiles(3))
 
 
 def test_a_release_of_other_classes_is_made_and_served_without_a_change_of_code(

@@ -284,6 +284,28 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_spoils_the_weights(tmp
     assert not (tmp_path / "c.pt").exists()
 
 
+class Steep(torch.nn.Module):
+    """Finite wherever it is asked, and infinitely steep there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Linear(1, 1)
+        self.root = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self) -> "torch.Tensor":
+        return self.stem(torch.ones(1)).sum() + self.root.sqrt().sum()
+
+
+def test_gradients_that_are_no_numbers_stop_the_run_before_they_spoil_the_weights() -> None:
+    state = begin(Steep(), "stem", (1e-3, 1e-3), 0.0)
+    before = {name: value.clone() for name, value in state.network.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="gradients of step 0"):
+        descend(state, state.network(), 1.0, 0.99)
+    assert state.step == 0 and not state.optimizer.state
+    for kept in (state.network.state_dict(), state.average.state_dict()):
+        assert all(torch.equal(value, before[name]) for name, value in kept.items())
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

@@ -56,6 +56,12 @@ def test_the_digest_is_what_sha256sum_says(site: Site) -> None:
     assert site.make("a.2").digest != release.digest
 
 
+def test_a_lineage_from_before_groups_were_kept_is_read(site: Site) -> None:
+    site.make("a.1")
+    folder = site.forge("a.1", LINEAGE_FILE, lambda old: {name: fact for name, fact in old.items() if name != "groups"})
+    assert load(folder, site.store.trusted).lineage.groups == ()
+
+
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "newer format": (
         {"format": FORMAT + 1, "news": 1},
