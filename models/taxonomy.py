@@ -48,7 +48,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
     """Read a taxonomy file, strictly: raises TaxonomyError for an unknown key, a missing key, a wrong type or value."""
     try:
         taxonomy = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Taxonomy)
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise TaxonomyError(f"{path}: {error}") from error
     for problem in problems_of(taxonomy):
         raise TaxonomyError(f"{path}: {problem}")

@@ -14,7 +14,7 @@ from typing import Literal
 
 from models.engines.processor import cpu_flags
 from stream.config import Config
-from stream.errors import SpanwatchError
+from stream.errors import Misuse, SpanwatchError
 
 Verdict = Literal["ok", "note", "bad"]
 
@@ -60,7 +60,7 @@ def _processor(_: Config) -> Finding:
     says = f"{cores} cores, {', '.join(have) or 'no vector extensions known to help'}"
     if "avx512_bf16" in have or "amx_bf16" in have:
         return Finding("processor", "ok", f"{says}; the engine can run in bf16")
-    return Finding("processor", "note", says, "no bf16 instructions: the engine runs in f32, at about half the speed")
+    return Finding("processor", "note", says, "no bf16 instructions: the engine runs in int8 or f32, whichever passes")
 
 
 def _memory(config: Config) -> Finding:
@@ -99,6 +99,8 @@ def _engine(config: Config) -> Finding:
         from stream.worker.role import start_engine
 
         engine, _, why = start_engine(config.engine)
+    except Misuse as error:  # a setting, or the release: the finding before this one
+        return Finding("engine", "bad", str(error), "mend what it names, then look again")
     except (SpanwatchError, ImportError) as error:
         return Finding("engine", "bad", str(error), 'try precision = "f32" under [engine]')
     try:
@@ -118,7 +120,7 @@ def _gpu(_: Config) -> Finding:
         return Finding("gpu", "note", f"a CUDA driver that does not start (cuInit: {status})", "see `nvidia-smi`")
     count = ctypes.c_int(0)
     cuda.cuDeviceGetCount(ctypes.byref(count))
-    return Finding("gpu", "note", f"{count.value} CUDA devices", "this version runs on the processor only")
+    return Finding("gpu", "note", f"{count.value} CUDA devices", "`spanwatch engine build` measures what runs on them")
 
 
 def _disk(config: Config) -> Finding:
@@ -140,7 +142,7 @@ def _disk(config: Config) -> Finding:
 
 def _log(config: Config) -> Finding:
     if not config.transport.startswith("kafka:"):
-        return Finding("log", "ok", f"embedded, {config.transport}")
+        return _embedded_log(config)
     from stream.transport.kafka_topics import describe_topics
 
     try:
@@ -151,6 +153,23 @@ def _log(config: Config) -> Finding:
     if wrong:
         return Finding("log", "bad", f"topics to look at: {', '.join(wrong)}", "`spanwatch topics describe`")
     return Finding("log", "ok", f"{config.transport} answers, topics as they should be")
+
+
+def _embedded_log(config: Config) -> Finding:
+    """Opened as readers open it, if it is there; one that is not is made by whoever comes first."""
+    from stream.transport import open_transport
+
+    async def look() -> None:
+        await (await open_transport(config)).close()
+
+    folder = Path(config.transport.partition(":")[2])
+    if not folder.is_file() and not (folder / "log.sqlite").exists():
+        return Finding("log", "note", f"embedded, nothing in {folder} yet", "the first upload or role makes it")
+    try:
+        asyncio.run(look())
+    except SpanwatchError as error:
+        return Finding("log", "bad", str(error), "name another folder, or put this one's back from where it is kept")
+    return Finding("log", "ok", f"embedded, {config.transport}")
 
 
 def _gib(size: int) -> str:

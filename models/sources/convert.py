@@ -47,6 +47,8 @@ class Converted:
     path: Path
     manifest: Manifest
     duplicates: tuple[Pair, ...]
+    dropped: tuple[str, ...]
+    """What the sources label and no class is named after."""
 
 
 def convert(data: Path, out: Path, classes: tuple[str, ...], widths: Mapping[str, float] = WIDTHS) -> Converted:
@@ -69,7 +71,8 @@ def convert(data: Path, out: Path, classes: tuple[str, ...], widths: Mapping[str
     manifest = merge_groups(manifest, pairs)
     path = out / "manifest.csv"
     write_manifest(path, manifest)
-    return Converted(path, manifest, tuple(pairs))
+    dropped = {name for tile in found for name in tile.labels}.difference(classes)
+    return Converted(path, manifest, tuple(pairs), tuple(sorted(dropped)))
 
 
 def _tiles(data: Path, cut: Path, rules: Mapping[str, Visible]) -> Iterator[Labelled]:

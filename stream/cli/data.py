@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ ManifestArgument = Annotated[Path, typer.Argument(help="CSV of image,group,<clas
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder to write to; it is made.", metavar="DIR")]
 TaxonomyOption = Annotated[Path, typer.Option("--taxonomy", help="The classes.", metavar="FILE")]
 TAXONOMY = Path("configs/taxonomy.toml")
+PICTURES = (".png", ".jpg")
 
 
 @data_app.command()
@@ -43,13 +45,23 @@ def convert(
         classes = _taxonomy(taxonomy)
         with err.status("reading, cutting, looking for copies …"):
             done = convert_data(data, folder, classes.names, classes.widths)
+    for name in done.dropped:
+        close = difflib.get_close_matches(name, classes.names, 1)
+        hint = f"; did {taxonomy} mean it by {close[0]}?" if close else ""
+        err.print(Text(f"left out: labels of {name}, which is no class of {taxonomy}{hint}", "yellow"), soft_wrap=True)
     if as_json:
         copies = [
             {"first": str(pair.first), "second": str(pair.second), "groups": pair.groups, "likeness": pair.likeness}
             for pair in done.duplicates
         ]
         print_json(
-            {"manifest": str(done.path), "tiles": len(done.manifest), "duplicates": copies, **_counted(done.manifest)}
+            {
+                "manifest": str(done.path),
+                "tiles": len(done.manifest),
+                "duplicates": copies,
+                "dropped": done.dropped,
+                **_counted(done.manifest),
+            }
         )
         return
     out.print(_table(counts(done.manifest)))
@@ -83,9 +95,10 @@ def split(manifest: ManifestArgument, folder: FolderOption, as_json: JsonOption 
     with _refusals():
         parts = Split().apply(read_manifest(manifest))
         folder.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:
+            write_manifest(folder / f"{part}.csv", parts[part])
     for part in PARTS:
         path, tiles = folder / f"{part}.csv", parts[part]
-        write_manifest(path, tiles)
         if as_json:
             print_json({"part": part, "manifest": str(path), "tiles": len(tiles), **_counted(tiles)})
         if not len(tiles):
@@ -114,6 +127,8 @@ def preview(
     from models.synthesis import Composer, Surfaces, contact_sheet
 
     with _refusals():
+        if sheet.suffix.lower() not in PICTURES:
+            raise Misuse(f"--out {sheet} names no picture: let it end in {' or '.join(PICTURES)}")
         surfaces = Surfaces.from_folder(data) if data else Surfaces.procedural()
         classes = _taxonomy(taxonomy)
         composer = Composer(classes.names, surfaces, seed, classes.widths)

@@ -43,7 +43,7 @@ def pretrain(
     sources: Annotated[list[Path], typer.Argument(help="Folders of pictures, or manifests.", metavar="SOURCE...")],
     run: RunOption = Path("out/pretrain"),
     architecture: ArchitectureOption = "lite0vit2",
-    steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles; 700 if not given.", min=1)] = None,
     init: InitOption = None,
     labelled: Annotated[
         Path | None, typer.Option("--probe", help="Labelled tiles to compare start and end on.", metavar="MANIFEST")
@@ -92,13 +92,15 @@ def train(
     architecture: ArchitectureOption = "lite0vit2",
     base: Annotated[str | None, typer.Option(help="The base release to start from: an id or a folder.")] = None,
     init: InitOption = None,
-    composed: Annotated[float | None, typer.Option(help="Share of composed tiles, 0 to 1.", min=0.0, max=1.0)] = None,
+    composed: Annotated[
+        float | None, typer.Option(help="Share of composed tiles; 0.25 if not given.", min=0.0, max=1.0)
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder that holds textures/, to compose on photos too.", metavar="DIR", file_okay=False),
     ] = None,
     fold: Annotated[str | None, typer.Option(help="For cross-validation: test on fold K of N.", metavar="K/N")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of 32 tiles; 1200 if not given.", min=1)] = None,
     teacher_steps: Annotated[
         int,
         typer.Option(

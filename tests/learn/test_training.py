@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
@@ -23,6 +24,7 @@ from models.dataset import Manifest, read_manifest, write_manifest  # noqa: E402
 from models.engines.processor import has_bf16  # noqa: E402
 from models.synthesis import Composer, Surfaces  # noqa: E402
 from models.training.precision import keep_in_float, mixed  # noqa: E402
+from models.training.pretrain import PretrainConfig  # noqa: E402
 from models.training.train import (  # noqa: E402
     Drawing,
     Lessons,
@@ -38,6 +40,7 @@ from models.training.train import (  # noqa: E402
     train,
 )
 from models.vit import DefectNetwork  # noqa: E402
+from stream.cli.app import app  # noqa: E402
 
 TINY = Architecture(tile_size=64, width=32, depth=1, heads=2, classes=2)
 QUICK = TrainConfig(steps=6, batch=4, size=48, save_every=1, threads=1)
@@ -336,3 +339,13 @@ def test_a_killed_process_goes_on_exactly_where_its_checkpoint_was(tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "6"
     assert_same_weights(tmp_path / "through.pt", tmp_path / "killed.pt")
+
+
+def test_the_help_says_the_usual_steps_and_share_of_composed_tiles() -> None:
+    def helped(command: str) -> str:
+        words = CliRunner().invoke(app, [command, "--help"]).output.replace("│", " ").split()
+        return " ".join(words)
+
+    assert f"Steps of 32 tiles; {PretrainConfig().steps} if not given." in helped("pretrain")
+    assert f"Steps of 32 tiles; {TrainConfig().steps} if not given." in helped("train")
+    assert f"{TrainConfig().composed_share} if not given." in helped("train")

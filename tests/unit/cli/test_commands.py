@@ -91,5 +91,19 @@ def test_doctor_tells_every_part_and_what_to_do(tmp_path: Path) -> None:
     assert done.exit_code == (1 if any(line["verdict"] == "bad" for line in lines) else 0)
 
 
+def test_doctor_opens_the_log_that_is_there_and_makes_none(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/log.sqlite").write_bytes(b"no database" * 100)
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    verdicts = {}
+    for name in ("bad", "file", "empty", "none"):
+        done = runner.invoke(app, ["doctor", "--json", "--transport", f"local:{tmp_path / name}"])
+        (log,) = [one for one in map(json.loads, done.stdout.splitlines()) if one["what"] == "log"]
+        verdicts[name] = log["verdict"]
+    assert verdicts == {"bad": "bad", "file": "bad", "empty": "note", "none": "note"}
+    assert not list((tmp_path / "empty").iterdir()) and not (tmp_path / "none").exists()
+
+
 def test_version() -> None:
     assert runner.invoke(app, ["--version"]).output.startswith("spanwatch 0.")

@@ -74,6 +74,16 @@ def test_a_person_gets_tables(data: Path, tmp_path: Path) -> None:
     assert "corrosion_stain" in shown and "validation" in shown
 
 
+def test_labels_that_no_class_is_named_after_are_not_lost_in_silence(data: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "taxonomy.toml"
+    wrong.write_text(Path(TAXONOMY).read_text().replace('"crack"', '"crakc"'))
+    arguments = ["convert", str(data), "--out", str(tmp_path / "out"), "--taxonomy", str(wrong)]
+    done = runner.invoke(app, ["data", *arguments])
+    said = " ".join(done.stderr.split())
+    assert "left out: labels of crack, which is no class of" in said and "mean it by crakc?" in said
+    assert lines(*arguments)[0]["dropped"] == ["crack"]
+
+
 def test_a_preview_is_a_picture(tmp_path: Path) -> None:
     sheet = tmp_path / "new" / "sheet.png"
     done = runner.invoke(app, ["data", "preview", "--out", str(sheet), "--count", "3", "--taxonomy", TAXONOMY])
@@ -90,6 +100,7 @@ def test_a_preview_is_a_picture(tmp_path: Path) -> None:
         (["convert", "@/empty", "--out", "@/out", "--taxonomy", "@/no.toml"], "no.toml: name one with --taxonomy"),
         (["convert", "@/empty", "--out", "@/out", "--taxonomy", "@/wrong.csv"], "wrong.csv"),
         (["preview", "--data", "@/empty", "--out", "@/a.png"], "index.csv is missing"),
+        (["preview", "--out", "@/sheet"], "sheet names no picture: let it end in .png or .jpg"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, arguments: list[str], complaint: str) -> None:

@@ -54,3 +54,9 @@ def test_a_wrong_taxonomy_is_refused_with_the_place_in_it(tmp_path: Path, text: 
     path.write_text(text)
     with pytest.raises(TaxonomyError, match=complaint):
         load_taxonomy(path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taxonomy.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(TaxonomyError, match=r"taxonomy\.toml"):
+        load_taxonomy(tmp_path / "taxonomy.toml")
