@@ -210,13 +210,21 @@ async def look(transport: Transport) -> Seen:
 
 
 async def check_commits(transport: Transport) -> None:
-    """No committed offset is past a frame without an answer: what lies below it has been answered."""
-    answered = (await look(transport)).answered
+    """No committed offset is past a frame without an answer: what lies below it has been answered.
+
+    Workers may be at work meanwhile: the offsets are read first, since what is committed after the answers were read
+    may not be among these; the frames before, since what is sent after the offsets were read would count as committed.
+    """
+    sent = {partition: await _keys(transport, partition) for partition in range(await transport.partitions("frames"))}
     open_frames = await transport.lag("worker", "frames")
-    for partition in range(await transport.partitions("frames")):
-        keys = [record.key async for record in transport.read("frames", partition=partition)]
-        committed = keys[: len(keys) - open_frames.get(partition, len(keys))]
+    answered = (await look(transport)).answered
+    for partition, keys in sent.items():
+        committed = keys[: max(0, len(keys) - open_frames.get(partition, len(keys)))]
         assert set(committed) <= answered, f"partition {partition} is committed past an open frame"
+
+
+async def _keys(transport: Transport, partition: int) -> list[str]:
+    return [record.key async for record in transport.read("frames", partition=partition)]
 
 
 def open_attempts(home: Home) -> dict[str, int]:
