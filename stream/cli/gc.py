@@ -34,7 +34,9 @@ def gc(
 
     Example: spanwatch gc --transport local:/data/spanwatch --dry-run
     """
-    report = common.run(_collect(common.load_config(config, transport), dry_run))
+    with common.guarded():
+        settings = common.load_config(config, transport)
+    report = common.run(_collect(settings, dry_run))
     if as_json:
         common.print_json(report)
     else:

@@ -70,7 +70,7 @@ def _check(photos: list[Path], folder: Path) -> None:
 
 async def _fly(photos: list[Path], folder: Path, flight: Flight, settings: Config, as_json: bool) -> Flown:
     stop = stop_on_signals()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
         task = bar.add_task("loading the model", total=None)
 

@@ -46,6 +46,16 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 LEAVES = leaves(typer.main.get_command(app))
 
 
+def command_at(path: tuple[str, ...]) -> Any:
+    found: Any = typer.main.get_command(app)
+    for name in path:
+        found = found.commands[name]
+    return found
+
+
+CONFIGURED = [path for path in LEAVES if any("--config" in one.opts for one in command_at(path).params)]
+
+
 def test_the_commands_are_those_that_are_promised() -> None:
     assert {leaf[0] for leaf in LEAVES} == COMMANDS
 
@@ -74,6 +84,17 @@ def test_wrong_use_ends_with_2_and_a_sentence_instead_of_a_traceback(
     done = runner.invoke(app, arguments)
     assert done.exit_code == 2
     assert "spanwatch:" in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("path", CONFIGURED, ids=" ".join)
+def test_a_configuration_that_is_not_there_is_misuse_to_every_command(path: tuple[str, ...], tmp_path: Path) -> None:
+    words = [*path, "--config", str(tmp_path / "none.toml")]
+    for one in command_at(path).params:
+        if one.required:
+            name = [] if one.param_type_name == "argument" else [one.opts[0]]
+            words += [*name, str(tmp_path)]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
 
 
 def test_dead_list_of_an_empty_log_says_so(tmp_path: Path) -> None:
