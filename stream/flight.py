@@ -66,7 +66,7 @@ class Flown:
     dead: Sequence[DeadFrame]
     refused: Sequence[Refused]
     stopped: bool
-    """It was told to end; photos may have no answer yet."""
+    """It was told to end before every photo had its answer."""
 
     @property
     def report(self) -> Path:
@@ -105,10 +105,11 @@ async def fly(
     transport = await LocalTransport.open(out / "log", settings.local)
     artist = _Artist(transport, out / "overlays", settings.worker.max_pixels)
     run = _Run(transport, release, artist, stop, on_progress, [])
+    whole = False
     try:
-        await _run_roles(photos, out, flight, settings, run)
+        whole = await _run_roles(photos, out, flight, settings, run)
     finally:
-        flown = await _write(out, run)
+        flown = await _write(out, run, stopped=not whole)
         await transport.close()
     return flown
 
@@ -123,8 +124,11 @@ class _Run:
     refused: list[Refused]
 
 
-async def _run_roles(photos: Sequence[Path], out: Path, flight: Flight, config: Config, run: _Run) -> None:
-    """Upload, work and find side by side until every photo has its answer and every answer has reached the alerts."""
+async def _run_roles(photos: Sequence[Path], out: Path, flight: Flight, config: Config, run: _Run) -> bool:
+    """Upload, work and find side by side until every photo has its answer and every answer has reached the alerts.
+
+    False: it was told to end before that.
+    """
     progress = Progress()
     ended = asyncio.Event()
     severities = severities_of(run.release)
@@ -145,13 +149,15 @@ async def _run_roles(photos: Sequence[Path], out: Path, flight: Flight, config: 
             group.create_task(run_worker(run.transport, config, ended, state=out / "log" / "state"))
             report = await uploader.upload(photos)
             run.refused.extend(report.refused)
-            while not run.stop.is_set() and not await _all_answered(run.transport, config, progress):
+            cut_off = run.stop.is_set()
+            while not (answered := await _all_answered(run.transport, config, progress)) and not run.stop.is_set():
                 run.on_progress(progress)
                 await asyncio.sleep(LOOK_S)
             run.on_progress(progress)
             ended.set()
             for helper in helpers:
                 helper.cancel()
+    return answered and not cut_off
 
 
 async def _when(event: asyncio.Event, call: Callable[[], None]) -> None:
@@ -207,7 +213,7 @@ class _Artist:
         path.write_bytes(overlay.draw(image, result.regions, title))
 
 
-async def _write(out: Path, run: _Run) -> Flown:
+async def _write(out: Path, run: _Run, *, stopped: bool) -> Flown:
     """Write the files of all that the log in the output folder holds: of this run and of those before it."""
     transport, artist, release = run.transport, run.artist, run.release
     latest = {r.result_id: r for r in [decode(record.value, Result) async for record in transport.read("results")]}
@@ -232,7 +238,7 @@ async def _write(out: Path, run: _Run) -> Flown:
         overlays=artist.drawn,
     )
     write_report(out / "report.html", survey)
-    return Flown(out, results, alerts, dead, run.refused, run.stop.is_set())
+    return Flown(out, results, alerts, dead, run.refused, stopped)
 
 
 def _write_lines(path: Path, nouns: Iterable[Noun]) -> None:

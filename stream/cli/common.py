@@ -26,9 +26,9 @@ from stream.transport.protocol import Transport
 DONE, FAILED, MISUSED, SOME_DEAD = 0, 1, 2, 3
 """Exit codes: done; failed; used wrongly; done, but some frames are dead."""
 
-out = Console(highlight=False, markup=False)
-"""For what a person asked for. Text in brackets is text: photos, flights and settings have names like that."""
-err = Console(stderr=True, highlight=False, markup=False)
+out = Console(highlight=False, markup=False, emoji=False)
+"""For what a person asked for. Brackets and colons are text: photos, flights and settings have names with them."""
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 """For progress and trouble, so that `--json` output can be piped."""
 
 ConfigOption = Annotated[

@@ -26,7 +26,7 @@ ManifestArgument = Annotated[Path, typer.Argument(help="CSV of image,group,<clas
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder to write to; it is made.", metavar="DIR")]
 TaxonomyOption = Annotated[Path, typer.Option("--taxonomy", help="The classes.", metavar="FILE")]
 TAXONOMY = Path("configs/taxonomy.toml")
-PICTURES = (".png", ".jpg")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @data_app.command()
@@ -128,7 +128,7 @@ def preview(
 
     with _refusals():
         if sheet.suffix.lower() not in PICTURES:
-            raise Misuse(f"--out {sheet} names no picture: let it end in {' or '.join(PICTURES)}")
+            raise Misuse(f"--out {sheet} names no picture: let it end in {', '.join(PICTURES)}")
         surfaces = Surfaces.from_folder(data) if data else Surfaces.procedural()
         classes = _taxonomy(taxonomy)
         composer = Composer(classes.names, surfaces, seed, classes.widths)

@@ -100,7 +100,7 @@ def test_a_preview_is_a_picture(tmp_path: Path) -> None:
         (["convert", "@/empty", "--out", "@/out", "--taxonomy", "@/no.toml"], "no.toml: name one with --taxonomy"),
         (["convert", "@/empty", "--out", "@/out", "--taxonomy", "@/wrong.csv"], "wrong.csv"),
         (["preview", "--data", "@/empty", "--out", "@/a.png"], "index.csv is missing"),
-        (["preview", "--out", "@/sheet"], "sheet names no picture: let it end in .png or .jpg"),
+        (["preview", "--out", "@/sheet"], "sheet names no picture: let it end in .png, .jpg"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, arguments: list[str], complaint: str) -> None:
