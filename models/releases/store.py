@@ -156,8 +156,9 @@ class ReleaseStore:
         start would refuse it too, and the one that runs, however bad, is better than none.
         """
         with locked(self.folder):
-            before = self.aliases()
-            if not {CHAMPION, PREVIOUS} <= before.keys():
+            # What was champion here before, not what ships with an idea of its own of that.
+            before = {**self.aliases(), PREVIOUS: self.own_aliases().get(PREVIOUS, "")}
+            if CHAMPION not in before or not before[PREVIOUS]:
                 raise ReleaseError(f"{self.folder}: no release was champion before this one; there is no way back")
             try:
                 release = self.audit(before[PREVIOUS], check)

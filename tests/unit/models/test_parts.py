@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.dataset import Manifest, ManifestError, Part, Split, source_of
 from models.taxonomy import load_taxonomy
-from models.training.parts import composer_of, parts_of, sound
+from models.training.parts import composer_of, parts_of, shippable, sound
 
 CLASSES = ("crack", "spalling")
 LABELS = st.sampled_from([0.0, 1.0, np.nan])
@@ -88,3 +88,5 @@ def test_a_part_of_tiles_that_no_release_may_carry_is_refused() -> None:
     assert set(parts_of(Manifest(CLASSES, images, groups, labels), None)) == {"train", "validation", "test"}
     with pytest.raises(ManifestError, match="all tiles of the train part are of 'quay'; a release"):
         parts_of(Manifest(CLASSES, images[30:], groups[30:], labels[30:]), None)
+    two = Manifest(CLASSES, images[:3], ("quay", "quay/1", "deck/1"), labels[:3])
+    assert shippable(two).tolist() == [False, False, True]

@@ -247,6 +247,22 @@ def test_a_site_that_promotes_what_ships_keeps_it_whatever_ships_next(site: Site
     assert store.open().id == "a.1"
 
 
+def test_what_ships_gives_no_way_back_that_the_site_has_not_gone(site: Site) -> None:
+    for name in ("a.1", "b.1", "b.2"):
+        site.make(name)
+    ships = site.store
+    for name in ("a.1", "b.1"):
+        ships.promote(name, ADA)
+    store = ReleaseStore(site.folder / "own", ships.trusted, fallback=ships)
+    store.promote("b.2", ADA)
+    for folder in (store.folder, ships.folder):
+        shutil.rmtree(folder / "b.2")
+    assert store.rollback(ADA).id == "b.1"
+    with pytest.raises(ReleaseError, match="there is no way back"):
+        store.rollback(ADA)
+    assert store.open().id == "b.1"
+
+
 @pytest.mark.parametrize("change", ["promote", "rollback"])
 def test_what_is_left_of_a_copy_of_what_ships_is_in_nobodys_way(change: str, site: Site) -> None:
     site.make("a.1")
