@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 TILE_COLUMNS = ("image", "group")
+CONVERTED = ("sdnet", "damage", "quay", "scene")
+"""The sources that models/sources converts, each with rules and a licence of its own."""
 UNNAMED = "photos"
 """The source of groups that name none."""
 CELLS = {"1": 1.0, "0": 0.0, "": np.nan}
@@ -207,9 +209,12 @@ def _place(salt: str, name: str) -> float:
 
 
 def source_of(group: str) -> str:
-    """The first word of a group: where its tiles come from; UNNAMED for a group of one word, such as a photo's name."""
+    """Where a group's tiles come from: its word before the slash; without one UNNAMED, since it is a photo's name.
+
+    A converted source stays what it is without a slash too: its licence does.
+    """
     first, slash, _ = group.partition("/")
-    return first if slash else UNNAMED
+    return first if slash or first in CONVERTED else UNNAMED
 
 
 def folds(manifest: Manifest, k: int, salt: str = "spanwatch-folds") -> list[tuple[Manifest, Manifest]]:
@@ -268,7 +273,7 @@ class Count:
 
 
 def counts(manifest: Manifest) -> Iterator[Count]:
-    """One Count per source (the first word of a group) and class, sources in the order of their first tile."""
+    """One Count per source and class, sources in the order of their first tile."""
     groups = np.array(manifest.groups)
     sources = manifest.sources
     for source in dict.fromkeys(sources.tolist()):

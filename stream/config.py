@@ -25,11 +25,13 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 # Numbers outside these would fail far from here, with a frame in hand that bears the blame.
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Amount = Annotated[int, msgspec.Meta(ge=0)]
+MOST, LONGEST = 2**62, 1e9
+Count = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+Partitions = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 Port = Annotated[int, msgspec.Meta(ge=-1, le=65535)]
-Time = Annotated[float, msgspec.Meta(gt=0)]
-Span = Annotated[float, msgspec.Meta(ge=0)]
+Time = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
+Span = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +41,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class LocalSection(Section, frozen=True, kw_only=True):
     """The embedded log (`transport = "local:DIR"`)."""
 
-    partitions: Count = 4
+    partitions: Partitions = 4
     """Of every topic; fixed when the log is made. More workers than partitions have nothing to do."""
     min_free_bytes: Amount = 1 * GIB
     """Uploads are refused before the disk has less left than this."""
@@ -63,7 +65,7 @@ class Login(Section, frozen=True, kw_only=True):
 class KafkaSection(Section, frozen=True, kw_only=True):
     """The distributed log (`transport = "kafka://HOST:PORT[,HOST:PORT]"`)."""
 
-    partitions: Count = 12
+    partitions: Partitions = 12
     """Of every topic `spanwatch topics create` makes: at least twice the workers there will ever be."""
     replication: Count = 1
     """Copies of every topic; 3 with three brokers or more."""
@@ -95,6 +97,12 @@ class KafkaSection(Section, frozen=True, kw_only=True):
     worker: Login = Login()
     findings: Login = Login()
     operator: Login = Login()
+
+    def __post_init__(self) -> None:
+        if self.min_insync > self.replication:
+            raise ValueError(f"min_insync is {self.min_insync}, but of a record there are {self.replication} copies")
+        if self.heartbeat_s >= self.session_timeout_s:
+            raise ValueError(f"heartbeat_s is {self.heartbeat_s}, not less than a session of {self.session_timeout_s}")
 
     def login_of(self, role: RoleName) -> Login:
         """Who this role is: its own login, or the one for all."""

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.1
 """Between two looks at what is still open."""
+OVERLAYS = "overlays"
+"""Under the output folder: a picture of each photo with findings."""
 IN_PLACE_DEADLINE_S = 5.0
 """A photo referred to in place that is gone does not come back by waiting."""
 
@@ -88,8 +90,9 @@ async def fly(
         photos: files and folders; they are read where they are and never changed.
         stop: ends the run early; what is answered by then is written, the rest is taken up by the next run.
 
-    Raises (in an ExceptionGroup):
-        SpanwatchError: after what was answered until then has been written.
+    Raises:
+        Misuse: the folder cannot be written to.
+        ExceptionGroup: of SpanwatchErrors, after what was answered until then has been written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,7 @@ async def fly(
     )
     release = open_release(settings.engine)
     transport = await LocalTransport.open(out / "log", settings.local)
-    artist = _Artist(transport, out / "overlays", settings.worker.max_pixels)
+    artist = _Artist(transport, out / OVERLAYS, settings.worker.max_pixels)
     run = _Run(transport, release, artist, stop, on_progress, [])
     whole = False
     try:

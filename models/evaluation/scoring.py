@@ -28,7 +28,7 @@ AHEAD = 3 * CHUNK
 
 @dataclass(frozen=True)
 class Judgement:
-    """`metrics` by set and class, where a set is a source (the first word of a group) or `all`; `photos` by class.
+    """`metrics` by set and class, where a set is a source or `all`; `photos` by class.
 
     `overall` says of each set what only all classes together can say.
     """

@@ -156,18 +156,17 @@ class ReleaseStore:
         start would refuse it too, and the one that runs, however bad, is better than none.
         """
         with locked(self.folder):
-            # What was champion here before, not what ships with an idea of its own of that.
-            before = {**self.aliases(), PREVIOUS: self.own_aliases().get(PREVIOUS, "")}
-            if CHAMPION not in before or not before[PREVIOUS]:
+            # What was champion here: the fallback may ship a `previous` of its own.
+            old, back = self.aliases().get(CHAMPION), self.own_aliases().get(PREVIOUS)
+            if old is None or back is None:
                 raise ReleaseError(f"{self.folder}: no release was champion before this one; there is no way back")
             try:
-                release = self.audit(before[PREVIOUS], check)
+                release = self.audit(back, check)
             except ReleaseError as error:
                 raise ReleaseError(
                     f"{error}; nothing was changed; make another one champion, `spanwatch release list` names them: "
                     "spanwatch release promote RELEASE"
                 ) from error
-            old = before[CHAMPION]
             moved = {CHAMPION: release.id, PREVIOUS: old if old in self.ids() else None}
             self._change(f"rollback {release.id}", moved, by)
         return release

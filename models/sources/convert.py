@@ -15,7 +15,7 @@ from models.sources.cutting import Labelled
 from models.sources.duplicates import Pair, merge_groups, near_duplicates
 from models.sources.labels import WIDTHS, Visible
 
-# Whom to name for what a release was trained on, by the first word of a group.
+# Whom to name for what a release was trained on, by its source.
 CREDITS = {
     "sdnet": Credit(
         name="SDNET2018",

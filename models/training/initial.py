@@ -14,14 +14,13 @@ from torch import Tensor
 
 from models.architecture import Architecture
 from models.dataset import digest_of
-from models.release import FOLDED, LINEAGE_FILE
-from models.vit import MIDDLE, DefectNetwork, load_image_trained_stem
+from models.release import FOLDED
+from models.vit import DefectNetwork, load_image_trained_stem
 
 TIMM = "timm:"
 # timm's names of a plain vision transformer -> ours.
 RENAMED = {"patch_embed.proj.": "stem.0.", "pos_embed": "positions", "fc_norm.": "norm."}
 HALF = (0.5, 0.5, 0.5)
-FIRST = "stem.0.weight"
 
 
 # What a plain vision transformer has beside what we compute with: the token of the class, and heads.
@@ -50,7 +49,7 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
 
     Raises:
         InitialError: the weights cannot be had, or are not those of this architecture (the head may be missing or of
-            other classes), or those of a release in its folder, or of one that did not say yet how it keeps them.
+            other classes), or those of a release.
     """
     network = fresh(shape, seed)
     if init is None:
@@ -64,7 +63,7 @@ def initial(shape: Architecture, seed: int, init: str | None = None) -> DefectNe
         mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
         take(network, _as_ours(model.state_dict(), shape, mean, std), init)
     else:
-        take(network, _as_ours(_unfolded(_file(init)), shape), init)
+        take(network, _as_ours(_tensors(Path(init)), shape), init)
     return network
 
 
@@ -72,37 +71,27 @@ def identity(init: str | None) -> str | None:
     """What tells one `init` of `initial` from another: the name of weights that are kept elsewhere, or a file's digest.
 
     Raises:
-        InitialError: there is no such file, or it is a release's.
+        InitialError: there is no such file.
     """
     if init is None or init.startswith(TIMM):
         return init
     try:
-        return digest_of([_file(init)])
+        return digest_of([Path(init)])
     except OSError as error:
         raise _unreadable(init, error) from error
 
 
-def _file(init: str) -> Path:
-    """Where the weights are; a release's are left to `--base`, which also asks what they have been trained on."""
-    path = Path(init)
-    if (path.parent / LINEAGE_FILE).exists():
-        raise InitialError(f"{init}: weights of a release: start from it with --base {path.parent}")
-    return path
-
-
-def _unfolded(path: Path) -> dict[str, Tensor]:
-    """A file's tensors as they are trained, the division by 127.5 out of the first convolution."""
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """A file's tensors; a release's are left to `--base`, which knows how they are kept and what they have learned."""
     try:
         weights: dict[str, Tensor] = load_file(path)
         with safe_open(path, "pt") as file:
-            folded = (file.metadata() or {}).get(FOLDED)
+            told = FOLDED in (file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
-    if FIRST in weights and folded == "true":
-        weights[FIRST] = weights[FIRST].float() * MIDDLE
-    elif FIRST in weights and folded is None and {torch.float16, torch.float32} <= {w.dtype for w in weights.values()}:
-        # As releases are kept, and folded; before they said so.
-        raise InitialError(f"{path}: weights of an older release: start from it, in its folder, with --base")
+    # Older releases do not say that they are such; what they mix is kept so by nobody else.
+    if told or {torch.float16, torch.float32} <= {tensor.dtype for tensor in weights.values()}:
+        raise InitialError(f"{path}: weights of a release: start from its whole folder with --base")
     return weights
 
 

@@ -69,8 +69,7 @@ def demand_shippable(manifest: Manifest, whose: str) -> None:
 
 def shippable(manifest: Manifest) -> NDArray[np.bool_]:
     """bool[n]: the tiles that may be put into a release's files."""
-    # Also where it is the whole name of a group: a licence is not to be got round by a slash.
-    return np.array([group.partition("/")[0] != SHARE_ALIKE for group in manifest.groups], dtype=bool)
+    return np.asarray(manifest.sources != SHARE_ALIKE, dtype=bool)
 
 
 def composer_of(split: Mapping[Part, Manifest], taxonomy: Taxonomy, textures: Path | None, seed: int) -> Composer:

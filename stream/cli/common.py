@@ -26,9 +26,15 @@ from stream.transport.protocol import Transport
 DONE, FAILED, MISUSED, SOME_DEAD = 0, 1, 2, 3
 """Exit codes: done; failed; used wrongly; done, but some frames are dead."""
 
-out = Console(highlight=False, markup=False, emoji=False)
-"""For what a person asked for. Brackets and colons are text: photos, flights and settings have names with them."""
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+def plain_console(**where: Any) -> Console:
+    """A console that takes brackets and colons for text: photos, flights and settings have names with them."""
+    return Console(highlight=False, markup=False, emoji=False, **where)
+
+
+out = plain_console()
+"""For what a person asked for."""
+err = plain_console(stderr=True)
 """For progress and trouble, so that `--json` output can be piped."""
 
 ConfigOption = Annotated[

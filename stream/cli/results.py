@@ -8,11 +8,20 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stream.cli.common import ConfigOption, JsonOption, TransportOption, err, load_config, out, print_json, run
+from stream.cli.common import (
+    ConfigOption,
+    JsonOption,
+    TransportOption,
+    err,
+    load_config,
+    out,
+    plain_console,
+    print_json,
+    run,
+)
 from stream.errors import BadFrame
 from stream.findings.words import percent, stamp
 from stream.messages import N, Result, check_version, decode
@@ -120,7 +129,7 @@ def new_table(*columns: str, whole: Collection[str] = ()) -> Table:
 
 def print_table(table: Table) -> None:
     """As wide as the window; in a pipe or a file wide enough that each entry is one line."""
-    console = out if out.is_terminal else Console(file=out.file, width=PIPE_COLUMNS, highlight=False)
+    console = out if out.is_terminal else plain_console(file=out.file, width=PIPE_COLUMNS)
     console.print(table)
 
 

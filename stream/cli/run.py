@@ -26,7 +26,7 @@ from stream.cli.common import (
 )
 from stream.config import Config
 from stream.errors import Misuse
-from stream.flight import Flown, fly
+from stream.flight import OVERLAYS, Flown, fly
 from stream.flight import Progress as FlightProgress
 from stream.uploader import Flight
 
@@ -66,6 +66,8 @@ def _check(photos: list[Path], folder: Path) -> None:
     for path in photos:
         if folder.resolve().is_relative_to(path.resolve()):
             raise Misuse(f"{folder} lies in {path}: what is written there would be read as photos; name another --out")
+        if path.resolve().is_relative_to((folder / OVERLAYS).resolve()):
+            raise Misuse(f"{path} holds what a run into {folder} draws, not photos: name another --out")
 
 
 async def _fly(photos: list[Path], folder: Path, flight: Flight, settings: Config, as_json: bool) -> Flown:

@@ -21,20 +21,14 @@ from safetensors.torch import load_file  # noqa: E402
 from models.release import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE  # noqa: E402
 from models.releases.store import default_store, site_store  # noqa: E402
 from models.training.recipe import RecipeError, promised  # noqa: E402
+from tests.learn.bolt import BOLT  # noqa: E402
 
 SHIPPED = default_store().ids()[0]
 ROOT = Path(__file__).parents[2]
 ENDS = ("teacher.pt", "train.pt")
-TAXONOMY = """
-[[class]]
-name = "bolt"
-title = "Missing bolt"
-importance = 1.0
-recall_floor = 0.5
-min_width_px = 1.0
-coarsest_mm_per_px = 1.0
-severity = "low"
-
+TAXONOMY = (
+    BOLT
+    + """
 [[class]]
 name = "graffiti"
 title = "Graffiti"
@@ -53,6 +47,7 @@ min_width_px = 8.0
 coarsest_mm_per_px = 10.0
 severity = "low"
 """
+)
 
 
 def command(*words: str | Path) -> list[str]:

@@ -128,12 +128,10 @@ async def check_commits(log: Transport) -> None:
 
 async def committed(log: Transport, topic: str) -> list[bytes]:
     """The records below the group's committed offsets."""
+    # The records first: what is sent after the offsets were read would count as committed.
+    sent = [[record.value async for record in log.read(topic, partition=number)] for number in range(PARTITIONS)]
     left = await log.lag("findings", topic)
-    values: list[bytes] = []
-    for number in range(PARTITIONS):
-        records = [record.value async for record in log.read(topic, partition=number)]
-        values += records[: len(records) - left[number]]
-    return values
+    return [value for number, values in enumerate(sent) for value in values[: max(0, len(values) - left[number])]]
 
 
 # ── one member that dies ───────────────────────────────────────────────────────────────────────────────────────────

@@ -64,15 +64,18 @@ def test_a_run_without_photos_is_told_so(tmp_path: Path) -> None:
         (["photos", "--out", "out", "--config", "none.toml"], "cannot read the configuration none.toml"),
         (["[/b] there", "--out", "out"], "no such file or folder: [/b] there"),
         (["photos", "--out", "photos/out"], "photos/out lies in photos: what is written there would be read as photos"),
+        (["overlays", "--out", "."], "overlays holds what a run into . draws, not photos"),
         (["photos", "--out", "file/out"], "cannot write to file/out: Not a directory"),
     ],
 )
 def test_what_a_run_cannot_do_is_said_before_it_begins(tmp_path: Path, options: list[str], complaint: str) -> None:
     (tmp_path / "photos").mkdir()
+    (tmp_path / "overlays").mkdir()
     (tmp_path / "file").touch()
     done = spanwatch_run(tmp_path, *options)
     assert done.returncode == 2 and complaint in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr and sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "overlays", "photos"}
 
 
 @pytest.mark.slow
